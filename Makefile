@@ -1,0 +1,80 @@
+# One command for each daily act; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+# constraints.txt is the whole resolved set, so nothing is left to resolve; bytecode is made when first imported.
+PIP := --quiet --no-deps --no-compile
+
+.PHONY: help install run stop test test-slow lint types format docs serve ui bench bench-check clean constraints
+
+help:  ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## make .venv with everything pinned
+
+$(STAMP): pyproject.toml constraints.txt requirements-nodeps.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing. Install Python 3.11, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install $(PIP) --requirement constraints.txt torch==2.13.0 --editable .
+	$(BIN)/pip install $(PIP) --require-hashes --requirement requirements-nodeps.txt
+	@command -v npm >/dev/null || dpkg -s sonic-pi-samples >/dev/null 2>&1 \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq sonic-pi-samples >/dev/null; } \
+	  || echo "Notice: neither npm nor the Debian package sonic-pi-samples is here; the demo will do without recorded sounds."
+	touch $(STAMP)
+
+run: install  ## the whole pipeline on this machine, ending in a live endpoint
+	$(BIN)/sonarc run $(ARGS)
+
+stop:  ## end the endpoint that `make run` left
+	@if test -x $(BIN)/sonarc; then $(BIN)/sonarc stop; else echo "Nothing is installed here, so nothing runs."; fi
+
+test: install  ## lint, types and the fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest $(ARGS)
+
+test-slow: install  ## the tests that take minutes
+	$(BIN)/pytest -m slow $(ARGS)
+
+lint: install  ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install  ## mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install  ## static types
+	$(BIN)/mypy
+
+docs: install  ## build the documentation, strictly, into site/
+	$(BIN)/mkdocs build --strict
+
+serve: install  ## serve the champion of the registry
+	$(BIN)/sonarc serve $(ARGS)
+
+ui: install  ## MLflow's pages over the local runs
+	$(BIN)/sonarc ui $(ARGS)
+
+bench: install  ## measure, into bench/*.json
+	$(BIN)/python -m sonarc.bench $(ARGS)
+
+bench-check: install  ## fail where a committed figure misses what was wanted
+	$(BIN)/python -m sonarc.bench --check
+
+constraints:  ## resolve the pinned set anew, into constraints.txt
+	rm -rf build/resolve && $(PYTHON) -m venv build/resolve
+	build/resolve/bin/pip install --quiet torch==2.13.0 ".[dev,hub]"
+	{ sed -n '/^#/p' constraints.txt; build/resolve/bin/pip freeze --exclude sonarc | sed 's/+cpu$$//'; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+clean: stop  ## remove what was built here; the user's cache folder stays
+	rm -rf $(VENV) runs site build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""One folder per Kubeflow component: thin, typed, launches one stage, declares its artifacts."""

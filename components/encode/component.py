@@ -1,0 +1,41 @@
+"""Encode every clip with the codec; the latents are bound to the dataset and the codec by hash."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def encode(
+    config: str,
+    store: str,
+    tracking: str,
+    ray_address: str,
+    progress: str,
+    dataset: dsl.Input[dsl.Dataset],
+    latents: dsl.Output[dsl.Dataset],
+) -> None:
+    """Encode every clip with the codec; the latents are bound to the dataset and the codec by hash.
+
+    Args:
+        config: the whole configuration tree, as JSON.
+        store: URI of the store's root.
+        tracking: JSON of the MLflow server and parent run to report to; empty for none.
+        ray_address: address of the Ray jobs API.
+        progress: local path of the run's progress events; empty for none.
+        dataset: stage folder of `ingest`.
+        latents: the stage's folder in the store.
+    """
+    from components.launch import artifact_metadata, launch
+
+    record = launch(
+        "encode",
+        config=config,
+        store_uri=store,
+        tracking=tracking,
+        ray_address=ray_address,
+        progress=progress,
+        inputs={"ingest": dataset.uri},
+    )
+    latents.uri = record.folder
+    latents.metadata.update(artifact_metadata(record))

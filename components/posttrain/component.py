@@ -1,0 +1,45 @@
+"""Post-train the base into a few-step generator with ARC and the tuned weights."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def posttrain(
+    config: str,
+    store: str,
+    tracking: str,
+    ray_address: str,
+    progress: str,
+    latents: dsl.Input[dsl.Dataset],
+    base: dsl.Input[dsl.Model],
+    weights: dsl.Input[dsl.Artifact],
+    generator: dsl.Output[dsl.Model],
+) -> None:
+    """Post-train the base into a few-step generator with ARC and the tuned weights.
+
+    Args:
+        config: the whole configuration tree, as JSON.
+        store: URI of the store's root.
+        tracking: JSON of the MLflow server and parent run to report to; empty for none.
+        ray_address: address of the Ray jobs API.
+        progress: local path of the run's progress events; empty for none.
+        latents: stage folder of `encode`.
+        base: stage folder of `pretrain`.
+        weights: stage folder of `tune`.
+        generator: the stage's folder in the store.
+    """
+    from components.launch import artifact_metadata, launch
+
+    record = launch(
+        "posttrain",
+        config=config,
+        store_uri=store,
+        tracking=tracking,
+        ray_address=ray_address,
+        progress=progress,
+        inputs={"encode": latents.uri, "pretrain": base.uri, "tune": weights.uri},
+    )
+    generator.uri = record.folder
+    generator.metadata.update(artifact_metadata(record))

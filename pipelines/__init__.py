@@ -1,0 +1,1 @@
+"""The DAG, its compiled YAML, and the command line that drives everything."""

@@ -1,0 +1,269 @@
+"""The command line `sonarc`. Sub-commands import what they need when they run, so that help is quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sonarc.contracts import log
+from sonarc.contracts.errors import ConfigError, SonarcError
+from sonarc.contracts.stages import STAGES
+
+if TYPE_CHECKING:
+    from sonarc.contracts.config import SonarcConfig
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="sonarc",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help=(
+        "Captioned audio in, a fast text-to-audio model behind an endpoint out.\n\n"
+        "Start with `sonarc run`: it makes demo audio, trains, evaluates, promotes and serves a model, on "
+        'two cores. Then `sonarc generate "a slow fiddle tune in D major" -o tune.wav`.'
+    ),
+)
+train = typer.Typer(no_args_is_help=True, help="Train one model: the base, the generator (ARC), the codec, the CLAP.")
+pipeline = typer.Typer(no_args_is_help=True, help="The compiled Kubeflow pipeline.")
+app.add_typer(train, name="train", rich_help_panel="Stages")
+app.add_typer(pipeline, name="pipeline", rich_help_panel="Platform")
+
+Preset = Annotated[
+    str, typer.Option("--preset", "-p", help="`laptop`, `ci`, `saos`, or the path of a JSON file of a whole tree.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", help="Dotted override, as `arc.steps=200`; repeat for more.", metavar="KEY=VALUE"),
+]
+Runs = Annotated[Path, typer.Option(help="Folder of run folders, `latest` and `serve.json`.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No bars: one line at the start and end of a stage.")]
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Errors as one clear sentence and an exit code; Ctrl-C, and being told to end, as 130."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except SonarcError as error:
+        typer.secho(f"Error: {error.message}", fg="red", err=True)
+        if error.hint:
+            typer.secho(error.hint, err=True)
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        typer.secho("Interrupted: everything this command started has ended.", fg="yellow", err=True)
+        raise typer.Exit(INTERRUPTED) from error
+
+
+def _run(preset: str, overrides: list[str] | None, runs: Path, quiet: bool, until: str) -> None:
+    with explained():
+        from pipelines.local import Places, run_pipeline
+        from sonarc.contracts.config import load
+        from sonarc.report.terminal import print_summary
+
+        config = load(preset, overrides or ())
+        outcome = run_pipeline(config, Places.default(runs), until=until, quiet=quiet)
+        print_summary(outcome.summary)
+        endpoint, port = outcome.summary.endpoint, config.serve.port
+        if endpoint and not endpoint.endswith(f":{port}"):
+            typer.echo(f"Port {port} was taken, so the endpoint is at {endpoint}.")
+        typer.echo(f"Everything about this run: {outcome.folder}")
+        if outcome.error is not None:
+            raise outcome.error
+
+
+@app.command(rich_help_panel="Daily")
+def run(
+    preset: Preset = "laptop",
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    quiet: Quiet = False,
+    until: Annotated[str, typer.Option(help=f"Last stage to run: {', '.join(STAGES)}.")] = "smoke",
+) -> None:
+    """Run the whole pipeline on this machine; finished stages are taken from the cache.
+
+    Leaves `runs/latest/` with summary.json, report.html and samples/, and a live endpoint in `runs/serve.json`.
+    Safe to repeat and to interrupt: what was trained so far is kept and gone on with.
+    """
+    _run(preset, overrides, runs, quiet, until)
+
+
+def _stage_command(stage: str, summary: str) -> Callable[..., None]:
+    def command(
+        preset: Preset = "laptop", overrides: Overrides = None, runs: Runs = Path("runs"), quiet: Quiet = False
+    ) -> None:
+        _run(preset, overrides, runs, quiet, stage)
+
+    command.__doc__ = f"{summary}\n\nStages before it are run first, unless they are in the cache."
+    return command
+
+
+for _name, _summary in {
+    "ingest": "Turn captioned audio into a dataset: shards, index, quarantine, manifest.",
+    "encode": "Encode the dataset into latents.",
+    "tune": "Search the ARC loss weights.",
+    "evaluate": "Score the base and the generator on the pinned reference set.",
+}.items():
+    app.command(_name, rich_help_panel="Stages")(_stage_command(_name, _summary))
+train.command("base")(_stage_command("pretrain", "Train the rectified-flow base from scratch."))
+train.command("arc")(_stage_command("posttrain", "Post-train the base into a few-step generator."))
+
+
+Dataset = Annotated[str, typer.Option(help="Location of a dataset folder, the output of `sonarc ingest`.")]
+
+
+@train.command("codec")
+def train_codec(
+    dataset: Dataset,
+    out: Annotated[str, typer.Option(help="Folder for weights, settings and card.")] = "codec",
+    seconds: Annotated[float, typer.Option(help="Wall time to train, seconds; more is better.")] = 3_400.0,
+) -> None:
+    """Train the codec on a dataset's train split; use it with `--set codec.uri=<folder>`.
+
+    Started again, it goes on where it was.
+    """
+    with explained():
+        from pipelines import shipped
+
+        typer.echo(f"{out}: codec {shipped.train_codec(dataset, out, seconds=seconds)}")
+
+
+@train.command("clap")
+def train_clap(
+    dataset: Dataset, out: Annotated[str, typer.Option(help="Folder for weights, settings and card.")] = "clap"
+) -> None:
+    """Train the in-domain audio-text model behind adherence; use it with `--set evaluate.clap=<folder>`."""
+    with explained():
+        from pipelines import shipped
+
+        typer.echo(f"{out}: clap {shipped.train_clap(dataset, out)}")
+
+
+@app.command(rich_help_panel="Daily")
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What it should sound like.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="WAV or FLAC file to write.")] = Path("sound.wav"),
+    seconds: Annotated[float | None, typer.Option(help="Length; default: the model's whole clip.")] = None,
+    steps: Annotated[int, typer.Option(help="Sampling steps: 1 to 8.")] = 4,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same audio.")] = 0,
+    package: Annotated[str, typer.Option(help="Location of a model package; default: the champion.")] = "",
+) -> None:
+    """Make one sound from a prompt with the champion, in this process."""
+    with explained():
+        from pipelines.champion import champion_package
+        from sonarc.runtime.generator import Generator
+        from sonarc.runtime.wave import write_audio
+
+        generator = Generator.load(package or champion_package())
+        audio = generator.generate([prompt], seconds=[seconds or generator.max_seconds], seeds=[seed], steps=steps)[0]
+        write_audio(output, audio, generator.sample_rate)
+        typer.echo(f"{output}: {audio.shape[1] / generator.sample_rate:.2f} s, {steps} steps, seed {seed}")
+
+
+@app.command(rich_help_panel="Daily")
+def serve(runs: Runs = Path("runs"), preset: Preset = "laptop", overrides: Overrides = None) -> None:
+    """Serve the champion: starts the endpoint, or hands the live one the champion if it has another model."""
+    with explained():
+        from pipelines.champion import serve_champion
+        from sonarc.contracts.config import load
+
+        state = serve_champion(load(preset, overrides or ()), runs)
+        typer.echo(f"Serving at {state.address} (model package {state.package_sha256[:12]}). `sonarc stop` ends it.")
+
+
+@app.command(rich_help_panel="Daily")
+def stop(runs: Runs = Path("runs")) -> None:
+    """End the endpoint recorded in `runs/serve.json`, and nothing else."""
+    with explained():
+        from serving import control
+
+        ended = control.stop(runs)
+        typer.echo(f"Ended {ended} processes of the endpoint." if ended else "No endpoint of ours is running.")
+
+
+@app.command(rich_help_panel="Daily")
+def status(runs: Runs = Path("runs")) -> None:
+    """The last run's outcome, the live endpoint and the champion."""
+    with explained():
+        from pipelines.champion import show_status
+
+        show_status(runs)
+
+
+@app.command(rich_help_panel="Platform")
+def ui(port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000) -> None:
+    """MLflow's pages over the local runs, until Ctrl-C."""
+    with explained():
+        from pipelines.local import Places
+
+        command = ["mlflow", "ui", "--backend-store-uri", Places.default().tracking, "--host", "127.0.0.1"]
+        os.execv(str(Path(sys.executable).parent / "mlflow"), [*command, "--port", str(port)])
+
+
+@app.command(rich_help_panel="Platform")
+def config(
+    preset: Preset = "laptop",
+    overrides: Overrides = None,
+    fields: Annotated[bool, typer.Option("--fields", help="Every field with its meaning instead.")] = False,
+) -> None:
+    """Print the configuration tree that a preset and overrides make."""
+    with explained():
+        from sonarc.contracts.config import load
+
+        tree = load(preset, overrides or ())
+        if fields:
+            for path, meaning in _fields(tree):
+                typer.echo(f"{path}\n    {meaning}")
+        else:
+            typer.echo(json.dumps(tree.model_dump(mode="json"), indent=2, ensure_ascii=False))
+
+
+def _fields(tree: SonarcConfig) -> Iterator[tuple[str, str]]:
+    for section, info in type(tree).model_fields.items():
+        value = getattr(tree, section)
+        if not hasattr(type(value), "model_fields"):
+            yield section, info.description or ""
+            continue
+        for name, field in type(value).model_fields.items():
+            yield f"{section}.{name} = {getattr(value, name)!r}", field.description or ""
+
+
+@pipeline.command("compile")
+def compile_(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: the copy in git.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 2 where the copy is out of date.")
+    ] = False,
+) -> None:
+    """Compile the DAG to Kubeflow's YAML."""
+    with explained():
+        from pipelines.compiled import COMPILED, compile_text
+
+        target = output or COMPILED
+        text = compile_text()
+        if not check:
+            target.write_text(text, encoding="utf-8")
+            typer.echo(f"Wrote {target}")
+        elif not target.exists() or target.read_text(encoding="utf-8") != text:
+            raise ConfigError(f"{target} is not what the DAG compiles to.", "Run `sonarc pipeline compile`.")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    log.setup(os.environ.get("SONARC_LOG", "WARNING"))
+    app()
+
+
+if __name__ == "__main__":
+    main()

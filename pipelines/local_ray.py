@@ -1,0 +1,158 @@
+"""A local Ray head of our own: token-authenticated, on loopback, ended with everything it started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from sonarc.contracts.errors import StageError
+
+START_SECONDS = 180.0
+STOP_SECONDS = 10.0
+ATTEMPTS = 3
+OBJECT_STORE_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class LocalRay:
+    """A running head.
+
+    Attributes:
+        address: of the Ray jobs API, `http://127.0.0.1:port`.
+        env: what a client's environment needs to be let in.
+    """
+
+    address: str
+    env: dict[str, str]
+
+
+def free_port() -> int:
+    """A TCP port free on loopback just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def local_ray(logical_cpus: int, log: Path) -> Iterator[LocalRay]:
+    """Start a head for the duration of a `with` block.
+
+    Args:
+        logical_cpus: CPUs it declares; more than there are, so that stages never wait for each other.
+        log: file that takes the head's output.
+
+    Raises:
+        StageError: it did not come up; the message names the log.
+    """
+    env = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DISABLE_IMPORT_WARNING": "1",
+        # Ray puts the host's own address in place of a loopback one unless told that no cluster is meant.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
+    with contextlib.ExitStack() as running:
+        for attempt in range(ATTEMPTS):
+            try:
+                address = running.enter_context(_head(env, logical_cpus, log))
+                break
+            except StageError:
+                # Ray gives its own parts 30 s to come up; on a busy machine that can be too little.
+                if attempt + 1 == ATTEMPTS:
+                    raise
+        yield LocalRay(address, env)
+
+
+@contextlib.contextmanager
+def _head(env: dict[str, str], logical_cpus: int, log: Path) -> Iterator[str]:
+    """One try at a head; gives the address of its jobs API."""
+    # Ray keeps unix sockets below its temporary folder, whose paths the kernel limits to 107 bytes.
+    temporary = Path(tempfile.mkdtemp(prefix="sonarc-ray-"))
+    dashboard = free_port()
+    command = [
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
+        "--node-ip-address", "127.0.0.1",
+        "--port", str(free_port()),
+        "--include-dashboard", "true",
+        "--dashboard-host", "127.0.0.1",
+        "--dashboard-port", str(dashboard),
+        "--dashboard-agent-listen-port", str(free_port()),
+        "--num-cpus", str(logical_cpus),
+        "--object-store-memory", str(OBJECT_STORE_BYTES),
+        "--temp-dir", str(temporary),
+        "--disable-usage-stats",
+    ]  # fmt: skip
+    with log.open("ab") as output:
+        head = subprocess.Popen(
+            command,
+            env=os.environ | env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{dashboard}"
+        _wait_until_up(address, env["RAY_AUTH_TOKEN"], head, log)
+        yield address
+    finally:
+        end_tree(head.pid)
+        head.wait()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _wait_until_up(address: str, token: str, head: subprocess.Popen[bytes], log: Path) -> None:
+    request = urllib.request.Request(f"{address}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if head.poll() is not None:
+            raise StageError(f"The local Ray ended at once with code {head.returncode}.", f"Its log: {log}")
+        try:
+            with urllib.request.urlopen(request, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise StageError(f"The local Ray did not come up within {START_SECONDS:.0f} s.", f"Its log: {log}")
+
+
+def end_tree(pid: int) -> None:
+    """End a process and all it started, in its session too: politely, then by force."""
+    members = _tree(pid)
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        for member in members:
+            with contextlib.suppress(psutil.Error):
+                member.send_signal(sent)
+        _, members = psutil.wait_procs(members, timeout=STOP_SECONDS)
+        members = [*members, *_tree(pid)]
+        if not members:
+            return
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    """The process, its descendants, and what is left of the session it leads."""
+    found: dict[int, psutil.Process] = {}
+    with contextlib.suppress(psutil.Error):
+        leader = psutil.Process(pid)
+        for member in [leader, *leader.children(recursive=True)]:
+            found[member.pid] = member
+    for member in psutil.process_iter():
+        with contextlib.suppress(OSError, psutil.Error):
+            if os.getsid(member.pid) == pid:
+                found[member.pid] = member
+    return [member for member in found.values() if member.status() != psutil.STATUS_ZOMBIE]

@@ -1,0 +1,111 @@
+"""`sonarc train codec` and `sonarc train clap`: the models that are pinned and shipped, trained on one machine.
+
+Both learn from the train split of a dataset folder and from nothing else, leave a folder with weights, settings
+and a card, and go on where they were when started again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from sonarc.contracts import store
+from sonarc.contracts.dataset import DatasetManifest, Split, read_dataset
+from sonarc.contracts.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MOST_HELD_OUT = 256
+"""Held-out clips of each kind behind the card's figures."""
+
+
+def _bars() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=40),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+
+
+def train_codec(dataset_uri: str, out: str, *, seconds: float) -> str:
+    """Train the spectral codec for `seconds` of wall time and write its folder to `out`; returns its hash.
+
+    Raises:
+        DataError: no train clips, or no held-out ones to measure on.
+    """
+    import torch
+
+    from sonarc.codec.card import CodecProvenance, write_card
+    from sonarc.codec.config import CodecTrainConfig
+    from sonarc.codec.fidelity import decode_real_time_factor, reconstruction_figures
+    from sonarc.codec.package import save_codec
+    from sonarc.codec.training import train_codec as train
+
+    manifest = read_dataset(dataset_uri)
+    state = store.cache_root() / "train" / f"codec-{manifest.sha256()[:16]}"
+    clips, _ = _audio(dataset_uri, "train")
+    with _bars() as bars:
+        task = bars.add_task("codec", total=1.0, note="")
+        made = train(
+            clips,
+            CodecTrainConfig(seconds=seconds),
+            state,
+            lambda step, done, terms: bars.update(task, completed=done, note=f"step {step}, loss {terms['loss']:.3f}"),
+        )
+    held_out, sources = _audio(dataset_uri, "test")
+    figures = {}
+    for source in sorted(set(sources)):
+        chosen = [n for n, name in enumerate(sources) if name == source][:MOST_HELD_OUT]
+        figures[source] = reconstruction_figures(made.codec, torch.from_numpy(held_out[chosen]).float() / 32767)
+    provenance = CodecProvenance(
+        command=f"sonarc train codec --dataset <dataset> --seconds {seconds:g}",
+        data=_describe(manifest),
+        split="train split by group; figures on the test split",
+        steps=made.steps,
+        seconds=made.seconds,
+    )
+    speed = decode_real_time_factor(made.codec, manifest.samples)
+    return save_codec(made.codec, out, write_card(made.codec, Path(out).name, provenance, figures, speed))
+
+
+def train_clap(dataset_uri: str, out: str) -> str:
+    """Train the in-domain audio-text model and write its folder to `out`; returns a line about it."""
+    from sonarc.metrics.clap_training import dataset_clips
+    from sonarc.metrics.clap_training import train_clap as train
+
+    with _bars() as bars:
+        task = bars.add_task("clap", total=None, note="")
+        report = train(
+            dataset_clips(dataset_uri),
+            out,
+            progress=lambda step, steps, terms: bars.update(
+                task, completed=step, total=steps, note=f"loss {terms['loss']:.3f}"
+            ),
+        )
+    return f"{report.sha256[:16]}, from {report.train_clips:,} clips"
+
+
+def _audio(dataset_uri: str, split: Split) -> tuple[NDArray[np.int16], list[str]]:
+    """The clips of a split `(N, A, S)` and the source of each."""
+    import numpy as np
+
+    from sonarc.data import read_clips
+
+    clips, sources = [], []
+    for clip in read_clips(dataset_uri, split):
+        clips.append((clip.audio_AS * 32767).astype(np.int16))
+        sources.append(str(clip.row["source"]))
+    if not clips:
+        raise DataError(f"The {split} split of {dataset_uri} holds no clips.", "Ingest more groups.")
+    return np.stack(clips), sources
+
+
+def _describe(manifest: DatasetManifest) -> str:
+    count = manifest.splits["train"]
+    return f"dataset {manifest.sha256()[:16]}: {count.clips:,} train clips of {count.groups:,} groups"

@@ -1,0 +1,1 @@
+"""One module per distributed job: `python -m ray_jobs.<stage> --request request.json`."""

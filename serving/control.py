@@ -1,0 +1,238 @@
+"""Start, swap, look at and stop the supervised server of a folder. No ray here.
+
+state = deploy("…/packages/0123…", sha256, config.serve, Path("runs"))
+status(Path("runs"))
+stop(Path("runs"))
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+
+from serving.state import (
+    LOG,
+    MARKER,
+    STARTING,
+    STATE,
+    Desired,
+    ServedModel,
+    ServeState,
+    alive,
+    own_processes,
+    read_state,
+    write_desired,
+)
+from sonarc.contracts.config import ServeConfig
+from sonarc.contracts.errors import ServingError
+
+log = logging.getLogger(__name__)
+
+READY_SECONDS = 180.0
+DRAIN_SECONDS = 30.0
+POLL_SECONDS = 0.2
+LOG_TAIL_LINES = 15
+
+
+def deploy(
+    package_uri: str,
+    package_sha256: str,
+    config: ServeConfig,
+    state_dir: Path,
+    *,
+    model: str = "sonarc",
+    version: str = "0",
+) -> ServeState:
+    """Have a package served: keep the live server, swap its model, or start one, and wait until it answers.
+
+    Args:
+        package_uri: the package's folder in the store.
+        package_sha256: its hash.
+        config: how to serve; a live server with other settings is started anew.
+        state_dir: folder of `serve.json`, `serve.desired.json` and `serve.log`.
+        model: the registered model's name, told to clients.
+        version: its version, told to clients.
+
+    Raises:
+        ServingError: the server did not come up, or refused the package; with the end of its log.
+    """
+    state_dir.mkdir(parents=True, exist_ok=True)
+    served = ServedModel(package_uri=package_uri, package_sha256=package_sha256, model=model, version=version)
+    with _one_at_a_time(state_dir):
+        live = status(state_dir)
+        if live is not None and live.config != config:
+            log.info("The server's settings have changed: starting it anew.")
+            _end(state_dir)
+            live = None
+        if live is not None and live.served == served and _ready(live) == package_sha256:
+            return live
+        desired = Desired(attempt=uuid.uuid4().hex, served=served, config=config)
+        write_desired(state_dir, desired)
+        return _swap(state_dir, live, desired) if live is not None else _start(state_dir, served)
+
+
+def status(state_dir: Path) -> ServeState | None:
+    """The live server of a folder, or None."""
+    state = read_state(state_dir)
+    return state if state is not None and alive(state) else None
+
+
+def starting(state_dir: Path) -> bool:
+    """Whether a server was being started when whoever started it was cut off; `stop` ends it."""
+    return (state_dir / STARTING).exists()
+
+
+def stop(state_dir: Path) -> int:
+    """End the server of a folder: its supervisor and every process that descends from it, and nothing else.
+
+    A server whose supervisor has died is cleared away too.
+
+    Returns:
+        How many processes have ended.
+
+    Raises:
+        ServingError: a process would not end.
+    """
+    if not state_dir.is_dir():
+        return 0
+    with _one_at_a_time(state_dir):
+        return _end(state_dir)
+
+
+def _start(state_dir: Path, served: ServedModel) -> ServeState:
+    _end(state_dir)  # what a server that died may have left
+    server_id = uuid.uuid4().hex
+    # The server's Ray is its own: another cluster's address or token must not reach it.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment[MARKER] = server_id
+    environment |= {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: bind to loopback, not to the host's address
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    # Whoever waits below may be killed: until the server has written its state, this is how it is found.
+    (state_dir / STARTING).write_text(server_id, encoding="utf-8")
+    environment["SPT_NOENV"] = "1"  # Ray renames its processes: keep that from overwriting their environment
+    with (state_dir / LOG).open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "serving.supervisor", "--state", str(state_dir / STATE)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        return _wait(state_dir, child, served, server_id)
+    except BaseException:
+        _end_processes(server_id)
+        (state_dir / STATE).unlink(missing_ok=True)
+        raise
+    finally:
+        (state_dir / STARTING).unlink(missing_ok=True)
+
+
+def _wait(state_dir: Path, child: subprocess.Popen[bytes], served: ServedModel, server_id: str) -> ServeState:
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        code = child.poll()
+        if code is not None:
+            raise ServingError(f"The server ended with code {code} before it was ready.", _tail(state_dir))
+        state = read_state(state_dir)
+        if state is not None and state.id == server_id and _ready(state) == served.package_sha256:
+            return state
+        time.sleep(POLL_SECONDS)
+    raise ServingError(f"The server was not ready after {READY_SECONDS:.0f} s.", _tail(state_dir))
+
+
+def _swap(state_dir: Path, live: ServeState, desired: Desired) -> ServeState:
+    served = desired.served
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        state = status(state_dir)
+        if state is None:
+            raise ServingError("The server ended while its model was being swapped.", _tail(state_dir))
+        if state.served == served and _ready(state) == served.package_sha256:
+            return state
+        if state.refused == desired.attempt:
+            raise ServingError(
+                f"The server refused the package {served.package_sha256[:16]} and goes on with "
+                f"{live.package_sha256[:16]}: {state.problem}",
+                f"Its log: {state_dir / LOG}",
+            )
+        time.sleep(POLL_SECONDS)
+    raise ServingError(f"The model was not swapped within {READY_SECONDS:.0f} s.", _tail(state_dir))
+
+
+def _ready(state: ServeState) -> str | None:
+    """Hash of the package the server answers with, or None."""
+    try:
+        answer = httpx.get(f"{state.address}/readyz", timeout=5.0, trust_env=False)
+        return str(answer.json()["package_sha256"]) if answer.status_code == 200 else None
+    except (httpx.HTTPError, ValueError, KeyError):
+        return None
+
+
+def _end(state_dir: Path) -> int:
+    ended = 0
+    if starting(state_dir):
+        ended += _end_processes((state_dir / STARTING).read_text("utf-8").strip())
+        (state_dir / STARTING).unlink(missing_ok=True)
+    state = read_state(state_dir)
+    if state is None:
+        (state_dir / STATE).unlink(missing_ok=True)
+        return ended
+    ended += _end_processes(state.id, supervisor=state.pid if alive(state) else None)
+    shutil.rmtree(state.folder, ignore_errors=True)
+    (state_dir / STATE).unlink(missing_ok=True)
+    return ended
+
+
+def _end_processes(server_id: str, supervisor: int | None = None) -> int:
+    """Ask the supervisor to drain and end; then end whatever of its server is left."""
+    ours = own_processes(server_id)
+    asked = [process for process in ours if process.pid == supervisor]
+    for process in asked:
+        process.terminate()
+    psutil.wait_procs(asked, timeout=DRAIN_SECONDS)
+    left = own_processes(server_id)
+    for process in left:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    _, stubborn = psutil.wait_procs(left, timeout=10)
+    if stubborn:
+        raise ServingError(
+            f"The processes {sorted(p.pid for p in stubborn)} of the server did not end.", "End them by hand."
+        )
+    return len(ours)
+
+
+def _tail(state_dir: Path) -> str:
+    try:
+        lines = (state_dir / LOG).read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return "It left no log."
+    return "The end of its log:\n" + "\n".join(lines[-LOG_TAIL_LINES:])
+
+
+@contextmanager
+def _one_at_a_time(state_dir: Path) -> Iterator[None]:
+    with (state_dir / ".serve.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,141 @@
+"""What a supervised server writes down, and which processes are its own. No ray, no torch.
+
+`serve.json` is the server's: how it stands. `serve.desired.json` is the deployer's: what it should serve.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import psutil
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sonarc.contracts import store
+from sonarc.contracts.config import ServeConfig
+from sonarc.contracts.errors import StoreError
+
+STATE, DESIRED, LOG, STARTING = "serve.json", "serve.desired.json", "serve.log", "serve.starting"
+MARKER = "SONARC_SERVE_ID"
+"""Environment variable that every process of one server inherits: whoever carries it is ours."""
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class ServedModel(_Document):
+    """The package to serve, and its name in the registry."""
+
+    package_uri: str
+    package_sha256: str
+    model: str = "sonarc"
+    version: str = "0"
+
+
+class Desired(_Document):
+    """`serve.desired.json`."""
+
+    schema_: Literal["sonarc.serve.desired/1"] = Field(default="sonarc.serve.desired/1", alias="schema")
+    attempt: str
+    """Names this wish: a package that was refused may be wished for again, with mended files."""
+    served: ServedModel
+    config: ServeConfig
+
+
+class ServerProcess(_Document):
+    """One process of the server."""
+
+    pid: int
+    started: float
+    """Unix time it was created, seconds: with the pid it names a process for good."""
+    name: str
+
+
+class ServeState(_Document):
+    """`serve.json`: written when the server is ready, and again after every swap."""
+
+    schema_: Literal["sonarc.serve/1"] = Field(default="sonarc.serve/1", alias="schema")
+    id: str
+    """Value of `MARKER` in the environment of every process of this server."""
+    pid: int
+    """The supervisor."""
+    pgid: int
+    processes: tuple[ServerProcess, ...]
+    address: str
+    """`http://host:port`."""
+    served: ServedModel
+    config: ServeConfig
+    folder: str
+    """The server's private temporary folder."""
+    started: str
+    """UTC, ISO 8601."""
+    refused: str = ""
+    """The attempt whose package could not be loaded; the one in `served` stays."""
+    problem: str = ""
+    """Why it could not."""
+
+    @property
+    def package_sha256(self) -> str:
+        """Hash of the package being served."""
+        return self.served.package_sha256
+
+
+def read_state(state_dir: Path) -> ServeState | None:
+    """The recorded server, alive or not; None if there is none or its record is unreadable."""
+    try:
+        return ServeState.model_validate(store.read_json((state_dir / STATE).absolute().as_uri()))
+    except (StoreError, ValidationError):
+        return None
+
+
+def write_state(state_dir: Path, state: ServeState) -> None:
+    """Record a server."""
+    store.write_json((state_dir / STATE).absolute().as_uri(), state.model_dump(mode="json", by_alias=True))
+
+
+def read_desired(state_dir: Path) -> Desired | None:
+    """What should be served; None if nothing readable says so."""
+    try:
+        return Desired.model_validate(store.read_json((state_dir / DESIRED).absolute().as_uri()))
+    except (StoreError, ValidationError):
+        return None
+
+
+def write_desired(state_dir: Path, desired: Desired) -> None:
+    """Say what should be served."""
+    store.write_json((state_dir / DESIRED).absolute().as_uri(), desired.model_dump(mode="json", by_alias=True))
+
+
+def own_processes(server_id: str) -> list[psutil.Process]:
+    """The living processes of a server, found by the marker in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARKER) == server_id:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def describe(processes: list[psutil.Process]) -> tuple[ServerProcess, ...]:
+    """Processes as they are recorded."""
+    described = []
+    for process in processes:
+        try:
+            described.append(ServerProcess(pid=process.pid, started=process.create_time(), name=process.name()))
+        except psutil.NoSuchProcess:
+            continue
+    return tuple(described)
+
+
+def alive(state: ServeState) -> bool:
+    """Whether the recorded supervisor still runs: the same process, not another that got its pid."""
+    recorded = {process.pid: process.started for process in state.processes}
+    try:
+        process = psutil.Process(state.pid)
+        same = abs(process.create_time() - recorded.get(state.pid, -1.0)) < 1.0
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

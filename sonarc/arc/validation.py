@@ -1,0 +1,115 @@
+"""How good a generator is, heard on the validation split: what tuning goes by.
+
+Shapes: N clips, A audio channels, S samples, E embedding dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sonarc.codec.interface import Codec
+from sonarc.codec.package import load_codec
+from sonarc.contracts.config import SonarcConfig
+from sonarc.contracts.errors import DataError
+from sonarc.data import read_clips, read_index
+from sonarc.dit import DiT
+from sonarc.metrics.embedders import Embedder, embed, load_embedder
+from sonarc.metrics.embedders.clap import Clap, load_clap
+from sonarc.metrics.frechet import PCA, Gaussian, frechet_distance, gaussian
+from sonarc.metrics.reference import load_reference
+from sonarc.runtime.generate import Sampling, generate_audio, silence_latent
+from sonarc.text import TextEncoder
+
+BATCH = 32
+"""Clips decoded or embedded at once."""
+REAL = 512
+"""At most so many validation clips stand for real audio."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Prompts of the validation split, and ears that know what its real clips sound like.
+
+    Attributes:
+        prompts, seconds: what is asked for; item i is generated with seed `seed + i`.
+        real: Gaussian of the real clips in the PCA basis of the pinned reference.
+    """
+
+    prompts: list[str]
+    seconds: list[float]
+    seed: int
+    real: Gaussian
+    pca: PCA
+    embedder: Embedder
+    clap: Clap
+    codec: Codec
+    channels: int
+    samples: int
+
+    @classmethod
+    def load(cls, dataset_uri: str, reference_uri: str, config: SonarcConfig) -> Validation:
+        """Read the validation split and embed its clips in the reference's first space.
+
+        Raises:
+            DataError: fewer than two validation clips, or a reference pinned with another embedder.
+        """
+        threads, tune = config.compute.threads, config.tune
+        reference = load_reference(reference_uri)
+        embedder = load_embedder(config.evaluate.embedders[0], threads=threads)
+        reference.check([embedder])
+        pca = reference.spaces[embedder.name].pca
+        rows = read_index(dataset_uri, "valid").select(["key", "captions", "seconds"]).to_pylist()
+        if len(rows) < 2:
+            raise DataError(f"The validation split holds {len(rows)} clips.", "Ingest more clips, of more groups.")
+        clips, vectors = islice(read_clips(dataset_uri, "valid"), REAL), []
+        while batch := [clip.audio_AS for clip in islice(clips, BATCH)]:
+            vectors.append(embed(embedder, np.stack(batch)))
+        order = np.resize(np.random.default_rng(tune.seed).permutation(len(rows)), tune.clips)
+        return cls(
+            prompts=[rows[n]["captions"][i // len(rows) % len(rows[n]["captions"])] for i, n in enumerate(order)],
+            seconds=[rows[n]["seconds"] for n in order],
+            seed=tune.seed,
+            real=gaussian(pca(np.concatenate(vectors))),
+            pca=pca,
+            embedder=embedder,
+            clap=load_clap(config.evaluate.clap, threads=threads),
+            codec=load_codec(config.codec.uri),
+            channels=config.audio.channels,
+            samples=config.audio.samples,
+        )
+
+    def score(self, model: DiT, encoder: TextEncoder, *, steps: int) -> tuple[float, float]:
+        """Fréchet distance of the model's ping-pong samples to the real clips, and their mean adherence.
+
+        Both are NaN if a sample is not finite.
+        """
+        silence_C = silence_latent(self.codec)
+        audio_NAS = np.zeros((len(self.prompts), self.channels, self.samples), np.float32)
+        for start in range(0, len(self.prompts), BATCH):
+            part = slice(start, start + BATCH)
+            clips = generate_audio(
+                model,
+                self.codec,
+                encoder,
+                self.prompts[part],
+                self.seconds[part],
+                range(self.seed, self.seed + len(self.prompts))[part],
+                Sampling("generator", steps),
+                clip_samples=self.samples,
+                silence_C=silence_C,
+            )
+            for row_AS, clip_AS in zip(audio_NAS[part], clips, strict=True):
+                row_AS[:, : clip_AS.shape[1]] = clip_AS
+        return self.score_audio(audio_NAS)
+
+    def score_audio(self, audio_NAS: NDArray[np.float32]) -> tuple[float, float]:
+        """Fréchet distance and mean adherence of zero-padded clips, one a prompt."""
+        if not np.isfinite(audio_NAS).all():
+            return math.nan, math.nan
+        distance = frechet_distance(gaussian(self.pca(embed(self.embedder, audio_NAS))), self.real)
+        return distance, float(self.clap.adherence(audio_NAS, self.prompts).mean())

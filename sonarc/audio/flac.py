@@ -1,0 +1,46 @@
+"""16-bit FLAC: the same samples give the same bytes."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from sonarc.contracts.errors import DataError
+
+FULL_SCALE = 32_768
+
+
+def encode_flac(audio_AS: NDArray[np.float32], sample_rate: int) -> bytes:
+    """FLAC of audio `(A, S)` in [-1, 1], rounded to 16 bits without dither (dither would need a seed)."""
+    pcm_AS = np.clip(np.rint(audio_AS * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, pcm_AS.T, sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def decode_flac(data: bytes, *, sample_rate: int, frames: int) -> NDArray[np.float32]:
+    """Audio `(A, frames)` of bytes that `encode_flac` made.
+
+    Raises:
+        DataError: damaged, or of another rate or length.
+    """
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            found = (int(file.samplerate), int(file.frames))
+            if found != (sample_rate, frames):
+                raise DataError(
+                    f"A clip has {found[1]} frames at {found[0]} Hz where the index says {frames} at {sample_rate} Hz.",
+                    "Make the dataset again with the ingest stage.",
+                )
+            audio_SA = file.read(frames, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise DataError("A clip's FLAC is damaged.", "Make the dataset again with the ingest stage.") from error
+    if len(audio_SA) != frames:
+        raise DataError(
+            f"A clip's FLAC ends after {len(audio_SA)} of {frames} frames.",
+            "Make the dataset again with the ingest stage.",
+        )
+    return np.ascontiguousarray(audio_SA.T)

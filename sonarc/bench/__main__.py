@@ -1,0 +1,106 @@
+"""The benchmark runner; see `sonarc.bench`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from sonarc.bench.sheet import BenchSheet, read_sheet, write_sheet
+from sonarc.contracts import store
+from sonarc.contracts.errors import DataError, SonarcError
+from sonarc.report.summary import read_summary
+
+FOLDER = Path("bench")
+
+
+def _pipeline(runs: Path) -> BenchSheet:
+    from sonarc.bench.pipeline import measure
+
+    return measure(runs)
+
+
+def _inference(runs: Path) -> BenchSheet:
+    from sonarc.bench.inference import measure
+
+    return measure(_last_package(runs))
+
+
+TARGETS: dict[str, Callable[[Path], BenchSheet]] = {"pipeline": _pipeline, "inference": _inference}
+"""Name → what measures it, given the folder of runs."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code: 0; 1 where `--check` finds a miss; else the error's own."""
+    parser = argparse.ArgumentParser(prog="python -m sonarc.bench", description="Measure, into bench/<target>.json.")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(TARGETS)}; default: all")
+    parser.add_argument(
+        "--check", action="store_true", help="measure nothing; exit 1 where a sheet misses what was wanted"
+    )
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the sheets are (default: bench)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of pipeline runs (default: runs)")
+    asked = parser.parse_args(arguments)
+    if unknown := sorted(set(asked.targets) - set(TARGETS)):
+        parser.error(f"there is no target {', '.join(unknown)}; use {', '.join(TARGETS)}")
+    console = Console()
+    try:
+        if asked.check:
+            return _check(asked.folder, asked.targets, console)
+        for name in asked.targets or TARGETS:
+            sheet = TARGETS[name](asked.runs)
+            console.print(_table(sheet))
+            console.print(f"Wrote {write_sheet(asked.folder, sheet)}")
+    except SonarcError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _check(folder: Path, targets: list[str], console: Console) -> int:
+    """Compare committed sheets with what was wanted."""
+    paths = [folder / f"{name}.json" for name in targets] or sorted(
+        path for path in folder.glob("*.json") if not path.name.endswith(".local.json")
+    )
+    if not paths:
+        raise DataError(f"There is no benchmark in {folder}.", "Measure first: make bench.")
+    missed = 0
+    for path in paths:
+        for row in (sheet := read_sheet(path)).missed():
+            side = "above" if row.better == "lower" else "below"
+            console.print(
+                f"{sheet.name}: {row.name} is {row.value:g} {row.unit}, {side} the wanted {row.wanted:g}", style="red"
+            )
+            missed += 1
+    if not missed:
+        console.print(f"{len(paths)} benchmarks are as wanted.")
+    return 1 if missed else 0
+
+
+def _table(sheet: BenchSheet) -> Table:
+    table = Table(title=f"{sheet.name}: {sheet.machine.cpu}, {sheet.machine.cores} cores", title_justify="left")
+    for name in ("row", "value", "wanted", "best possible", "unit", "n", "spread"):
+        table.add_column(name, justify="left" if name in ("row", "unit") else "right")
+    for row in sheet.rows:
+        numbers = ("" if x is None else f"{x:g}" for x in (row.value, row.wanted, row.floor))
+        spread = "" if row.spread is None else f"{row.spread:g}"
+        table.add_row(row.name, *numbers, row.unit, str(row.n), spread, style="" if row.met() else "red")
+    return table
+
+
+def _last_package(runs: Path) -> str:
+    """URI of the package that the last run promoted."""
+    summary = read_summary(str(runs / "latest" / "summary.json"))
+    line = summary.stage("promote")
+    if line is None or not line.key:
+        raise DataError("The last run promoted no model.", "Run the whole pipeline first: make run.")
+    from sonarc.contracts.result import read_result, stage_folder
+
+    return read_result(stage_folder(store.default_store(), "promote", line.key)).outputs["package"].uri
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""What the codec is trained to minimise, besides the KL term and the optional discriminator.
+
+Shapes: B batch, A audio channels, S samples, N frames, F bins.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sonarc.codec.spectral import COMPRESSION, FLOOR, Spectrum
+from sonarc.codec.stft import absolute, frame, unit_hann
+
+RESOLUTIONS = (256, 512, 1024, 2048, 4096)
+
+
+class _PowerSpectrum(torch.autograd.Function):
+    """|rfft(x)|² of `(..., n)`: autograd's own backward pass runs a full complex transform, this one a real one."""
+
+    @staticmethod
+    def forward(ctx: Any, frames: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft(frames)
+        ctx.save_for_backward(spectrum)
+        ctx.n = frames.shape[-1]
+        parts = torch.view_as_real(spectrum)
+        power: Tensor = parts[..., 0].square().addcmul_(parts[..., 1], parts[..., 1])
+        return power
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (spectrum,) = ctx.saved_tensors
+        # d|X_k|²/dx = 2 Re(X_k* e^{-iωk}); irfft counts the inner bins twice and divides by n.
+        scale = torch.full_like(grad[0, 0, 0], float(ctx.n))
+        scale[0] = scale[-1] = 2.0 * ctx.n
+        parts = torch.view_as_real(spectrum) * (grad * scale).unsqueeze(-1)
+        gradient: Tensor = torch.fft.irfft(torch.view_as_complex(parts), n=ctx.n)
+        return gradient
+
+
+def power_spectrum(x_BAS: Tensor, n_fft: int) -> Tensor:
+    """Squared magnitudes `(B, A, N, F)` with a Hann window of unit energy and half overlap."""
+    frames = frame(x_BAS, n_fft, n_fft // 2) * unit_hann(n_fft)
+    power: Tensor = _PowerSpectrum.apply(frames)  # type: ignore[no-untyped-call]
+    return power
+
+
+def _power_distance(got: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    log_distance = 0.5 * ((got + FLOOR**2).log() - (wanted + FLOOR**2).log()).abs().mean()
+    difference = (got + 1e-10).sqrt() - (wanted + 1e-10).sqrt()
+    convergence = (difference.square().sum() / wanted.sum().clamp_min(1e-6)).sqrt()
+    return log_distance, convergence
+
+
+def multi_resolution(audio_BAS: Tensor, target_BAS: Tensor, n_fft: int) -> tuple[Tensor, Tensor]:
+    """Log-magnitude L1 and spectral convergence at one resolution.
+
+    The convergence is taken over the whole batch: by item it explodes on silence.
+    """
+    with torch.no_grad():
+        wanted = power_spectrum(target_BAS, n_fft)
+    got = power_spectrum(audio_BAS, n_fft)
+    return _power_distance(got, wanted)
+
+
+def head_magnitude(spectrum: Spectrum, target_BANF: Tensor) -> Tensor:
+    """L1 of the compressed magnitudes and of their logarithms, before the inverse transform."""
+    magnitude = absolute(target_BANF)
+    predicted = spectrum.log_magnitude
+    compressed = ((predicted * COMPRESSION).exp() - (magnitude + 1e-7).pow(COMPRESSION)).abs().mean()
+    logarithmic = ((predicted.exp() + FLOOR).log() - (magnitude + FLOOR).log()).abs().mean()
+    return compressed + 0.5 * logarithmic
+
+
+def _neighbours(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    size = x.shape[dim] - 1
+    return x.narrow(dim, 1, size), x.narrow(dim, 0, size)
+
+
+def phase(spectrum: Spectrum, target_BANF: Tensor, bins: int) -> Tensor:
+    """1 - cos of the error of the phase, of its step in time and of its step in frequency, in the lowest bins.
+
+    Weighted by magnitude and towards low frequencies, where a latent can afford to carry phase. Only the
+    angle is judged, so that an uncertain phase does not make a bin quieter.
+    """
+    target = target_BANF[..., :bins]
+    magnitude = absolute(target).clamp_min(1e-7)
+    weight = magnitude / (1.0 + torch.arange(bins) / (bins / 8))
+    # The error's unit vector: predicted phase times the conjugate of the wanted one.
+    wanted_cos, wanted_sin = target.real / magnitude, target.imag / magnitude
+    cos, sin = spectrum.cos[..., :bins], spectrum.sin[..., :bins]
+    error_cos = cos * wanted_cos + sin * wanted_sin
+    error_sin = sin * wanted_cos - cos * wanted_sin
+
+    def step(dim: int) -> Tensor:
+        cos_a, cos_b = _neighbours(error_cos, dim)
+        sin_a, sin_b = _neighbours(error_sin, dim)
+        agreement = cos_a * cos_b + sin_a * sin_b
+        both = torch.minimum(*_neighbours(weight, dim))
+        return (both * (1.0 - agreement)).sum() / both.sum().clamp_min(1e-6)
+
+    position = (weight * (1.0 - error_cos)).sum() / weight.sum().clamp_min(1e-6)
+    return position + 0.5 * step(-2) + 0.5 * step(-1)
+
+
+def kl_divergence(mean: Tensor, log_var: Tensor) -> Tensor:
+    """Divergence of the posterior from a unit normal, the mean over latent values, in nats."""
+    return 0.5 * (mean.square() + log_var.exp() - 1.0 - log_var).mean()

@@ -1,0 +1,86 @@
+"""Stable Audio Open's autoencoder (diffusers' `AutoencoderOobleck`) behind Sonarc's codec interface.
+
+Shapes: B batch, A audio channels, S samples, C latent channels, T latent frames.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from sonarc.codec.config import OobleckCodecConfig
+from sonarc.contracts.errors import ConfigError, ModelInputError
+
+
+class OobleckCodec(nn.Module):
+    """Time-domain convolutional autoencoder; encodes to the posterior's mean, unscaled as published."""
+
+    def __init__(self, config: OobleckCodecConfig) -> None:
+        super().__init__()
+        try:
+            from diffusers import AutoencoderOobleck  # seconds to import, and only needed here
+        except ImportError as error:
+            raise ConfigError(
+                "The codec of kind 'oobleck' needs the package diffusers, which is not installed.",
+                "Install Sonarc with its extra: pip install 'sonarc[hub]'.",
+            ) from error
+        self.config = config
+        self.vae = AutoencoderOobleck(
+            encoder_hidden_size=config.encoder_width,
+            downsampling_ratios=list(config.strides),
+            channel_multiples=list(config.multiples),
+            decoder_channels=config.decoder_width,
+            decoder_input_channels=config.latent_channels,
+            audio_channels=config.channels,
+            sampling_rate=config.sample_rate,
+        )
+
+    @property
+    def sample_rate(self) -> int:
+        return self.config.sample_rate
+
+    @property
+    def channels(self) -> int:
+        return self.config.channels
+
+    @property
+    def latent_channels(self) -> int:
+        return self.config.latent_channels
+
+    @property
+    def hop(self) -> int:
+        return math.prod(self.config.strides)
+
+    @property
+    def sha256(self) -> str:
+        from sonarc.codec.package import codec_sha256
+
+        return codec_sha256(self)
+
+    def frames(self, samples: int) -> int:
+        return -(-samples // self.hop)
+
+    @torch.no_grad()
+    def encode(self, audio_BAS: Tensor) -> Tensor:
+        if audio_BAS.ndim != 3 or audio_BAS.shape[1] != self.channels or audio_BAS.shape[2] == 0:
+            raise ModelInputError(
+                f"The codec takes audio of shape (batch, {self.channels}, samples), not {tuple(audio_BAS.shape)}.",
+                "Give it that many channels and a batch dimension.",
+            )
+        audio = pad(audio_BAS.float(), (0, -audio_BAS.shape[-1] % self.hop))
+        mean: Tensor = self.vae.encode(audio).latent_dist.mode()
+        return mean
+
+    @torch.no_grad()
+    def decode(self, z_BCT: Tensor) -> Tensor:
+        if z_BCT.ndim != 3 or z_BCT.shape[1] != self.latent_channels or z_BCT.shape[2] == 0:
+            raise ModelInputError(
+                f"The codec decodes latents of shape (batch, {self.latent_channels}, frames), "
+                f"not {tuple(z_BCT.shape)}.",
+                "Use latents of this codec.",
+            )
+        audio: Tensor = self.vae.decode(z_BCT.float()).sample
+        return audio[..., : z_BCT.shape[-1] * self.hop]

@@ -1,0 +1,1 @@
+"""What the rooms hand each other: configuration, locations, manifests, keys, results, errors. No torch."""

@@ -1,0 +1,553 @@
+"""One typed tree of settings: every field documented with its unit, unknown keys refused.
+
+Presets are functions (`ci`, `laptop`, `saos`); a run is a preset with dotted overrides:
+`load("laptop", ["pretrain.steps=2000", "arc.contrastive_weight=0.5"])`. `SonarcConfig.sha256()`
+names a run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sonarc.contracts.errors import ConfigError
+from sonarc.contracts.hashing import sha256_json
+
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A part of the tree: immutable, and a misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+class AudioConfig(Section):
+    sample_rate: Literal[44_100] = 44_100
+    """Samples a second, Hz."""
+    channels: Literal[2] = 2
+    """Audio channels: left, right."""
+    samples: Annotated[int, Field(ge=16_384, multiple_of=8_192)] = 131_072
+    """Length of a training clip, samples a channel. Shorter clips are padded and masked."""
+
+    @property
+    def seconds(self) -> float:
+        """Length of a training clip, seconds."""
+        return self.samples / self.sample_rate
+
+
+class SourceConfig(Section):
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+    """Short name; it enters the index as `source`."""
+    uri: str
+    """Folder with audio files and `captions.jsonl`."""
+    licence: str = ""
+    """Licence of clips that state none themselves."""
+    weight: PositiveFloat = 1.0
+    """How often a clip of this source is drawn, against 1."""
+
+
+class DemoConfig(Section):
+    clips: Annotated[int, Field(ge=8, le=1_000_000)] = 1_600
+    """Audio files to make: every recorded one that fits, the rest rendered from scores."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the choice of scores, instruments and tempos."""
+    sources: tuple[Literal["recorded", "scores"], ...] = ("recorded", "scores")
+    """Which kinds to make. One that cannot be had is left out with a notice."""
+    recorded_limit: Annotated[int, Field(ge=0)] = 100_000
+    """At most so many recorded files."""
+    damaged: Annotated[int, Field(ge=0, le=5)] = 5
+    """Damaged files planted among the inputs, to be found in quarantine."""
+
+
+class DataConfig(Section):
+    sources: tuple[SourceConfig, ...] = ()
+    """Captioned audio to learn from; none: the demo."""
+    demo: DemoConfig = DemoConfig()
+    loudness_lufs: Annotated[float, Field(ge=-60, le=-5)] = -20.0
+    """Integrated loudness every clip is brought to, LUFS (BS.1770), peaks permitting."""
+    peak_dbfs: Annotated[float, Field(ge=-20, le=0)] = -1.0
+    """Highest sample allowed after loudness, dB full scale."""
+    min_seconds: PositiveFloat = 0.05
+    """Shorter files are refused, seconds after trimming silence."""
+    silence_dbfs: Annotated[float, Field(ge=-120, le=-20)] = -60.0
+    """Below this peak a file counts as silent; edges below it are trimmed."""
+    max_source_samples: Positive = 200_000_000
+    """Refuse a file whose header says more frames × channels than this, before decoding it."""
+    max_segments: Positive = 8
+    """At most so many clips are cut from one long file."""
+    train_fraction: Fraction = 0.7
+    """Share of groups in the train split."""
+    valid_fraction: Fraction = 0.1
+    """Share of groups in the validation split; the rest is test."""
+    shard_clips: Annotated[int, Field(ge=1, le=100_000)] = 256
+    """Clips a shard."""
+
+    @model_validator(mode="after")
+    def _fractions(self) -> Self:
+        if self.train_fraction + self.valid_fraction > 1:
+            raise ValueError(f"train_fraction + valid_fraction is {self.train_fraction + self.valid_fraction}, above 1")
+        return self
+
+
+class CodecConfig(Section):
+    kind: Literal["spectral", "oobleck"] = "spectral"
+    """`spectral`: ours, fast on a CPU. `oobleck`: diffusers' AutoencoderOobleck."""
+    uri: str = "codec-v1"
+    """A codec shipped with Sonarc by name, or the location of a codec folder."""
+    batch: Positive = 16
+    """Clips encoded at once."""
+
+    @property
+    def hop(self) -> int:
+        """Audio samples per latent frame."""
+        return {"spectral": 1024, "oobleck": 2048}[self.kind]
+
+
+class TextConfig(Section):
+    kind: Literal["minilm", "t5"] = "minilm"
+    """`minilm`: from its installed package. `t5`: a transformers T5 encoder by local path or hub id."""
+    path: str = ""
+    """Local path or hub id of the encoder; empty: the installed MiniLM package."""
+    max_tokens: Annotated[int, Field(ge=4, le=512)] = 32
+    """Longest prompt, tokens; the rest is cut."""
+    width: Positive = 384
+    """Width of the encoder's token states."""
+
+
+class DiTConfig(Section):
+    latent_channels: Positive = 64
+    """Channels of the codec's latents."""
+    width: Annotated[int, Field(multiple_of=8)] = 256
+    """Width of the residual stream."""
+    depth: Positive = 8
+    """Transformer blocks."""
+    heads: Positive = 4
+    """Attention heads; the head's width is width / heads."""
+    ff_mult: Positive = 3
+    """Feed-forward expansion (of each of the two GLU branches)."""
+    patch: Positive = 2
+    """Latent frames joined into one token."""
+    cond_width: Positive = 384
+    """Width of the conditioning sequence that cross-attention reads."""
+    global_cond: Literal["prepend", "adaln"] = "adaln"
+    """How time, duration (and pooled text) steer the blocks: a prepended token (Stable Audio Open Small) or AdaLN."""
+    max_seconds: PositiveFloat = 256.0
+    """Durations are embedded as seconds / max_seconds, clamped to [0, 1]."""
+
+    @model_validator(mode="after")
+    def _heads(self) -> Self:
+        if self.width % self.heads or (self.width // self.heads) % 8:
+            raise ValueError(f"width {self.width} does not split into {self.heads} heads of a multiple of 8")
+        return self
+
+
+NoiseName = Literal["uniform", "logit_normal", "truncated_logit_normal", "mixture", "logsnr_uniform"]
+
+
+class NoiseConfig(Section):
+    """A distribution of noise levels in (0, 1); 1 is pure noise."""
+
+    name: NoiseName = "uniform"
+    """`mixture`: logit-normal with probability `share`, else uniform. `logsnr_uniform`: t = sigmoid(−logSNR)."""
+    mean: Finite = 0.0
+    """Mean of the normal behind `logit_normal` and `mixture`."""
+    std: PositiveFloat = 1.0
+    """Standard deviation of that normal."""
+    share: Fraction = 0.75
+    """Share of logit-normal draws in `mixture`."""
+    logsnr_min: Finite = -6.0
+    """Lowest logSNR of `logsnr_uniform`."""
+    logsnr_max: Finite = 2.0
+    """Highest logSNR of `logsnr_uniform`."""
+
+
+class PretrainConfig(Section):
+    steps: Positive = 800
+    """Optimizer steps."""
+    batch: Positive = 64
+    """Clips a step, over all workers."""
+    lr: PositiveFloat = 1e-3
+    """AdamW peak learning rate, cosine to zero."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    weight_decay: NonNegative = 0.01
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    """Linear warm-up, steps."""
+    grad_clip: PositiveFloat = 1.0
+    """Largest gradient norm."""
+    ema: Fraction = 0.998
+    """Decay of the exponential moving average of the weights, a step."""
+    cfg_dropout: Fraction = 0.1
+    """Share of clips trained without their text."""
+    noise: NoiseConfig = NoiseConfig(name="mixture")
+    checkpoint_every: Positive = 200
+    """Steps between checkpoints."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class HeadConfig(Section):
+    kind: Literal["conv", "convnext"] = "conv"
+    """Head of the discriminator on the features of the inner layer."""
+    stages: Positive = 2
+    """`conv`: stride-2 convolutions before the last one (the published head has 4)."""
+    kernel: Positive = 3
+    """`conv`: kernel of the last convolution (the published head has 4)."""
+
+    @property
+    def shortest(self) -> int:
+        """Fewest tokens the head can score."""
+        return self.kernel * 2**self.stages if self.kind == "conv" else 4
+
+
+class ArcConfig(Section):
+    steps: Positive = 200
+    """Pairs of a discriminator and a generator step."""
+    batch: Positive = 16
+    """Clips a step, over all workers."""
+    lr_generator: PositiveFloat = 6e-5
+    lr_discriminator: PositiveFloat = 1.2e-4
+    betas: tuple[Fraction, Fraction] = (0.0, 0.95)
+    weight_decay: NonNegative = 0.01
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    """Linear learning-rate warm-up of both, steps."""
+    generator_delay: Annotated[int, Field(ge=0)] = 10
+    """Steps in which only the discriminator learns."""
+    grad_clip: PositiveFloat = 1.0
+    ema: Fraction = 0.99
+    """Decay of the generator's moving average, a step."""
+    loss: Literal["relativistic", "lsgan"] = "relativistic"
+    adversarial_weight: NonNegative = 1.0
+    contrastive_weight: NonNegative = 1.0
+    """λ of the contrastive term L_C; 0 disables it."""
+    penalty_weight: NonNegative = 0.0
+    """Weight of the approximated R1/R2 penalty; 0 disables it."""
+    penalty_sigma: PositiveFloat = 0.05
+    """Noise of the approximated penalty."""
+    discriminator_depth: Positive = 6
+    """Blocks of the pre-trained DiT the discriminator keeps."""
+    head: HeadConfig = HeadConfig()
+    noise_generator: NoiseConfig = NoiseConfig(name="logsnr_uniform")
+    """p_gen(t)."""
+    noise_discriminator: NoiseConfig = NoiseConfig(name="logit_normal", mean=-0.3)
+    """p_disc(s)."""
+    checkpoint_every: Positive = 100
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if self.batch == 1 and self.contrastive_weight:
+            raise ValueError("a batch of 1 has no wrong prompt for the contrastive term; raise batch")
+        return self
+
+
+class TuneConfig(Section):
+    trials: Positive = 3
+    """Trials in all; trial 0 has the configured weights."""
+    steps: Positive = 30
+    """ARC steps a trial."""
+    clips: Annotated[int, Field(ge=8)] = 64
+    """Validation clips generated to score a trial."""
+    adherence_slack: NonNegative = 0.02
+    """A trial whose adherence is lower than trial 0's by more than this is not chosen."""
+    contrastive_weight: tuple[NonNegative, NonNegative] = (0.25, 4.0)
+    """Range searched, logarithmic."""
+    penalty_weight: tuple[NonNegative, NonNegative] = (0.0, 1.0)
+    """Range searched, linear."""
+    parallel: Positive = 1
+    """Trials at once."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        for name, (low, high) in (("contrastive", self.contrastive_weight), ("penalty", self.penalty_weight)):
+            if low > high:
+                raise ValueError(f"the range of {name}_weight, {low} to {high}, is empty")
+        if not self.contrastive_weight[0]:
+            raise ValueError("contrastive_weight is searched on a logarithmic scale and cannot begin at 0")
+        return self
+
+
+class SamplerConfig(Section):
+    steps: Positive = 4
+    """Network evaluations a clip."""
+    cfg: NonNegative = 1.0
+    """Classifier-free guidance scale; 1 is none."""
+
+
+class EvaluateConfig(Section):
+    reference: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "ref-v1"
+    """Name of the pinned reference set; the first run on a store pins it, no later one remakes it."""
+    embedders: tuple[Literal["yamnet", "aisfx"], ...] = ("yamnet", "aisfx")
+    """Embedding spaces of the Fréchet distance; the first one is the main one."""
+    clap: str = "clap-v1"
+    """In-domain CLAP: a shipped one by name, or the location of its folder."""
+    clips: Annotated[int, Field(ge=8)] = 200
+    """Clips generated a row, prompts from the test split (each clip once before any comes again)."""
+    base: tuple[SamplerConfig, ...] = (
+        SamplerConfig(steps=50, cfg=2.5),
+        SamplerConfig(steps=8, cfg=2.5),
+        SamplerConfig(steps=4, cfg=1.5),
+        SamplerConfig(steps=4, cfg=2.5),
+        SamplerConfig(steps=4, cfg=4.0),
+    )
+    """Samplings of the base model."""
+    generator: tuple[Positive, ...] = (8, 4, 2, 1)
+    """Step counts of the generator."""
+    diversity_prompts: Positive = 8
+    """Prompts for conditional diversity."""
+    diversity_samples: Annotated[int, Field(ge=2)] = 4
+    """Generations a prompt for conditional diversity."""
+    bootstrap: Annotated[int, Field(ge=50)] = 200
+    """Resamples behind each interval."""
+    sample_prompts: Positive = 12
+    """Held-out prompts whose audio is kept."""
+    seed: Annotated[int, Field(ge=0)] = 1_000
+
+
+class GateRule(Section):
+    """`metric` of `model` at `steps` must be on the right side of a bound."""
+
+    metric: str
+    """Name of a score, such as `fd_yamnet`, `adherence`, `silent_fraction`."""
+    steps: Positive = 4
+    """The generator's step count the rule looks at."""
+    versus: Literal["absolute", "base", "champion"] = "absolute"
+    """`absolute`: the value itself; else its difference to the base's best at equal steps, or to the champion's."""
+    side: Literal["below", "above"] = "below"
+    """Which side of the bound passes."""
+    bound: Finite = 0.0
+    """The bound; for a difference: 0 is equal."""
+    use_interval: bool = False
+    """Whether the whole interval, not only the value, must be on that side."""
+
+
+class GateConfig(Section):
+    rules: tuple[GateRule, ...] = (
+        GateRule(metric="fd_yamnet", versus="base", side="below", use_interval=True),
+        GateRule(metric="silent_fraction", side="below", bound=0.01),
+        GateRule(metric="fd_yamnet", versus="champion", side="below", bound=2.0),
+    )
+    """Every rule must hold. Rules against the champion are skipped while there is none."""
+
+
+class RegistryConfig(Section):
+    model: str = "sonarc"
+    """Registered model of the generator packages."""
+    base_model: str = "sonarc-base"
+    """Registered model of the pre-trained bases."""
+    alias: str = "champion"
+    """Alias that the endpoint serves."""
+
+
+class ServeConfig(Section):
+    host: str = "127.0.0.1"
+    """Address the endpoint listens on."""
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8_420
+    """Port; when it is taken the next free one is used, and said."""
+    steps: Positive = 4
+    """Steps of a request that asks for none."""
+    max_batch: Positive = 8
+    """Requests generated together."""
+    batch_wait_s: NonNegative = 0.01
+    """How long a request waits for company, seconds."""
+    max_queued: Positive = 64
+    """Requests waiting beyond this are refused with 429."""
+    timeout_s: PositiveFloat = 60.0
+    """Deadline of one request, seconds."""
+    threads: Positive = 2
+    """CPU threads of the generator."""
+
+
+class ComputeConfig(Section):
+    """What the work runs on. It never enters a stage's key."""
+
+    workers: Positive = 1
+    """Training workers (DDP over gloo on CPUs, nccl on GPUs)."""
+    threads: Positive = 2
+    """CPU threads of each training worker."""
+    logical_cpus: Positive = 8
+    """CPUs a local Ray declares, so that stages never wait for each other for ever."""
+    data_tasks: Positive = 2
+    """Parallel data tasks."""
+    gpu: bool = False
+    """One GPU a training worker."""
+    max_failures: Annotated[int, Field(ge=0)] = 1
+    """Restarts of a failed training job."""
+
+
+class SonarcConfig(Section):
+    """The whole tree."""
+
+    preset: str = "laptop"
+    """The preset this tree began as."""
+    audio: AudioConfig = AudioConfig()
+    data: DataConfig = DataConfig()
+    codec: CodecConfig = CodecConfig()
+    text: TextConfig = TextConfig()
+    dit: DiTConfig = DiTConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    arc: ArcConfig = ArcConfig()
+    tune: TuneConfig = TuneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    gate: GateConfig = GateConfig()
+    registry: RegistryConfig = RegistryConfig()
+    serve: ServeConfig = ServeConfig()
+    compute: ComputeConfig = ComputeConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.arc.discriminator_depth > self.dit.depth:
+            raise ValueError(
+                f"arc.discriminator_depth {self.arc.discriminator_depth} exceeds dit.depth {self.dit.depth}"
+            )
+        tokens = self.audio.samples // self.codec.hop // self.dit.patch
+        if self.arc.head.shortest > tokens:
+            raise ValueError(
+                f"the discriminator's head arc.head needs {self.arc.head.shortest} tokens, "
+                f"a clip of {self.audio.samples} samples has {tokens}"
+            )
+        if self.text.kind == "minilm" and self.text.width != 384:
+            raise ValueError(f"text.width {self.text.width} is not MiniLM's 384")
+        return self
+
+    def sha256(self) -> str:
+        """The hash that names a run with this configuration."""
+        return sha256_json(self.model_dump(mode="json"))
+
+
+def laptop() -> SonarcConfig:
+    """The default: 2.97 s clips, a 9 M parameter DiT, made for two cores."""
+    return SonarcConfig()
+
+
+def ci() -> SonarcConfig:
+    """The same pipeline at toy sizes, for tests: 1.49 s clips, minutes in all."""
+    return SonarcConfig(
+        preset="ci",
+        audio=AudioConfig(samples=65_536),
+        data=DataConfig(demo=DemoConfig(clips=64, recorded_limit=24), shard_clips=16),
+        dit=DiTConfig(width=64, depth=2, heads=2, cond_width=64),
+        pretrain=PretrainConfig(steps=12, batch=8, warmup_steps=2, checkpoint_every=6),
+        arc=ArcConfig(steps=6, batch=8, warmup_steps=2, generator_delay=1, discriminator_depth=1, checkpoint_every=3),
+        tune=TuneConfig(trials=2, steps=2, clips=8),
+        evaluate=EvaluateConfig(
+            reference="ci-ref-v1",
+            clips=16,
+            base=(SamplerConfig(steps=4, cfg=1.0), SamplerConfig(steps=4, cfg=2.5)),
+            generator=(4, 1),
+            diversity_prompts=2,
+            diversity_samples=2,
+            bootstrap=50,
+            sample_prompts=3,
+        ),
+        gate=GateConfig(rules=(GateRule(metric="silent_fraction", side="below", bound=0.9),)),
+        # Names of its own: a trial run must not meet the champion or the reference of real clips in one store.
+        registry=RegistryConfig(model="sonarc-ci", base_model="sonarc-ci-base"),
+        serve=ServeConfig(port=8_470, threads=1),
+        compute=ComputeConfig(workers=1, threads=2),
+    )
+
+
+def saos() -> SonarcConfig:
+    """The shape of Stable Audio Open Small: 11.89 s, 341 M parameters."""
+    return SonarcConfig(
+        preset="saos",
+        audio=AudioConfig(samples=524_288),
+        codec=CodecConfig(kind="oobleck", uri=""),
+        text=TextConfig(kind="t5", path="google-t5/t5-base", max_tokens=64, width=768),
+        dit=DiTConfig(width=1024, depth=16, heads=8, ff_mult=4, patch=1, cond_width=768, global_cond="prepend"),
+        arc=ArcConfig(
+            lr_generator=1e-6,
+            lr_discriminator=1e-6,
+            betas=(0.9, 0.95),
+            ema=0.9999,
+            warmup_steps=0,
+            generator_delay=0,
+            discriminator_depth=13,
+            head=HeadConfig(kind="conv", stages=4, kernel=4),
+            noise_discriminator=NoiseConfig(name="logit_normal"),
+            batch=256,
+            steps=100_000,
+        ),
+    )
+
+
+PRESETS: dict[str, Callable[[], SonarcConfig]] = {"laptop": laptop, "ci": ci, "saos": saos}
+
+
+def load(preset: str, overrides: Iterable[str] = ()) -> SonarcConfig:
+    """A preset, or a JSON file of a whole tree, with dotted overrides.
+
+    Args:
+        preset: a name in `PRESETS`, or the path of a JSON file.
+        overrides: `section.field=value`; the value is JSON, or a plain string.
+
+    Raises:
+        ConfigError: unknown preset or key, a value of the wrong type or out of range.
+    """
+    if preset in PRESETS:
+        tree = PRESETS[preset]().model_dump(mode="json")
+    elif preset.endswith(".json"):
+        tree = _read_tree(Path(preset))
+    else:
+        raise ConfigError(
+            f"There is no preset {preset!r}.", f"Use one of {', '.join(PRESETS)}, or the path of a .json file."
+        )
+    for override in overrides:
+        _apply(tree, override)
+    return parse(tree)
+
+
+def parse(tree: Any) -> SonarcConfig:
+    """A config from plain JSON data; errors name the field and the offending value."""
+    try:
+        return SonarcConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error), "`sonarc config --fields` explains every field.") from error
+
+
+def _read_tree(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}.", "Check the path.") from error
+    except ValueError as error:
+        raise ConfigError(f"The configuration {path} is not valid JSON: {error}.", "Mend the file.") from error
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(
+            f"The override {override!r} is not of the form section.field=value.", "Example: arc.steps=200"
+        )
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    *parents, leaf = path.split(".")
+    node: Any = tree
+    for part in parents:
+        node = node.get(part) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or leaf not in node:
+        known = ", ".join(sorted(node)) if isinstance(node, dict) else ", ".join(sorted(tree))
+        raise ConfigError(f"There is no setting {path!r}.", f"Known here: {known}.")
+    node[leaf] = value
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors(include_url=False):
+        where = ".".join(str(part) for part in problem["loc"]) or "configuration"
+        message = problem["msg"].removeprefix("Value error, ")
+        shown = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+        problems.append(f"{where}: {message}{shown}")
+    return "; ".join(problems) + "."

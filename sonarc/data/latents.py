@@ -1,0 +1,144 @@
+"""Latents on disk, bound to the dataset and the codec that made them, and in memory for training.
+
+One tar stands beside each dataset shard: `<key>.latent.npy`, float16, latent channels × frames.
+Shapes: N clips, C latent channels, T latent frames.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sonarc.contracts import store
+from sonarc.contracts.dataset import LatentShard, LatentsManifest, Split, read_dataset, read_latents
+from sonarc.contracts.errors import DataError
+from sonarc.contracts.hashing import sha256_path
+from sonarc.data.reader import read_index
+from sonarc.data.shards import ShardWriter, open_shard
+
+_AGAIN = "Encode the dataset again with the encode stage."
+
+
+@dataclass(frozen=True)
+class LatentSet:
+    """The latents of one split in memory, in the order of the index.
+
+    Attributes:
+        latents_NCT: float16; frames behind a clip's true length are the codec's view of the padding.
+        frames_N: true latent frames of each clip.
+        seconds_N: true length of each clip, seconds.
+        captions: the captions of each clip.
+        concepts: canonical JSON of the facts behind them.
+        weights_N: how often each clip is drawn, against 1.
+        hop: audio samples a latent frame.
+    """
+
+    latents_NCT: NDArray[np.float16]
+    frames_N: NDArray[np.int64]
+    seconds_N: NDArray[np.float32]
+    captions: list[list[str]]
+    concepts: list[str]
+    groups: list[str]
+    keys: list[str]
+    weights_N: NDArray[np.float64]
+    hop: int
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def write_latent_shard(
+    uri: str, name: str, keys: Sequence[str], latents_NCT: NDArray[np.float16], scratch: Path
+) -> LatentShard:
+    """Write the latents of the dataset shard `name` into the latents folder `uri`.
+
+    Raises:
+        DataError: a value is not finite, so the codec or the audio is at fault.
+    """
+    if not np.isfinite(latents_NCT).all():
+        bad = next(key for key, latent_CT in zip(keys, latents_NCT, strict=True) if not np.isfinite(latent_CT).all())
+        raise DataError(f"The codec's latents of {bad} are not finite in half precision.", "Check the codec's weights.")
+    path = scratch / name
+    offsets = {}
+    try:
+        with ShardWriter(path) as writer:
+            for key, latent_CT in zip(keys, latents_NCT, strict=True):
+                content = _npy(latent_CT)
+                header = len(content) - latent_CT.nbytes
+                offsets[key] = writer.write(key, {"latent.npy": content})["latent.npy"] + header
+        shard = LatentShard(name=name, sha256=sha256_path(path), bytes=path.stat().st_size, offsets=offsets)
+        store.upload(path, store.join(uri, name))
+    finally:
+        path.unlink(missing_ok=True)
+    return shard
+
+
+def _npy(latent_CT: NDArray[np.float16]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(latent_CT, dtype="<f2"), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def load_latents(latents_uri: str, dataset_uri: str, split: Split, *, codec_sha256: str | None = None) -> LatentSet:
+    """The latents of one split with what the index says of their clips.
+
+    Args:
+        codec_sha256: the codec that must have made them, if the caller has one.
+
+    Raises:
+        DataError: latents of another dataset or codec, damaged, or without one of the split's clips.
+    """
+    manifest = read_latents(latents_uri)
+    check_bound(manifest, latents_uri, read_dataset(dataset_uri).sha256(), codec_sha256)
+    index = read_index(dataset_uri, split)
+    rows = index.to_pylist()
+    position = {row["key"]: n for n, row in enumerate(rows)}
+    latents_NCT = np.empty((len(rows), manifest.channels, manifest.frames), np.float16)
+    found = 0
+    wanted = {row["shard"] for row in rows}
+    for shard in manifest.shards:
+        if shard.name not in wanted:
+            continue
+        with open_shard(store.join(latents_uri, shard.name), sha256=shard.sha256, size=shard.bytes) as reader:
+            for key, offset in shard.offsets.items():
+                if (n := position.get(key)) is not None:
+                    raw = reader.read(offset, latents_NCT[n].nbytes)
+                    latents_NCT[n] = np.frombuffer(raw, "<f2").reshape(latents_NCT[n].shape)
+                    found += 1
+    if found != len(rows):
+        raise DataError(f"The latents at {latents_uri} lack {len(rows) - found} clips of the split {split!r}.", _AGAIN)
+    frames_N = np.array([-(-row["frames"] // manifest.hop) for row in rows], np.int64)
+    return LatentSet(
+        latents_NCT=latents_NCT,
+        frames_N=frames_N,
+        seconds_N=np.array([row["seconds"] for row in rows], np.float32),
+        captions=[row["captions"] for row in rows],
+        concepts=[row["concept"] for row in rows],
+        groups=[row["group"] for row in rows],
+        keys=[row["key"] for row in rows],
+        weights_N=np.array([row["weight"] for row in rows], np.float64),
+        hop=manifest.hop,
+    )
+
+
+def check_bound(manifest: LatentsManifest, uri: str, dataset_sha256: str, codec_sha256: str | None = None) -> None:
+    """Latents are only good for the dataset and the codec that made them.
+
+    Raises:
+        DataError: they belong to another.
+    """
+    if manifest.dataset_sha256 != dataset_sha256:
+        raise DataError(
+            f"The latents at {uri} belong to the dataset {manifest.dataset_sha256[:12]}…, not {dataset_sha256[:12]}….",
+            _AGAIN,
+        )
+    if codec_sha256 is not None and manifest.codec_sha256 != codec_sha256:
+        raise DataError(
+            f"The latents at {uri} were made by the codec {manifest.codec_sha256[:12]}…, not {codec_sha256[:12]}….",
+            _AGAIN,
+        )

@@ -1,0 +1,1 @@
+"""What a pipeline run leaves for people: `summary.json`, the terminal's table, `report.html`."""

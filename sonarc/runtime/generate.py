@@ -1,0 +1,117 @@
+"""Prompts to audio: the one way from a DiT and a codec to samples, for evaluation and serving alike.
+
+Shapes: B batch, C latent channels, T latent frames, A audio channels, S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sonarc.codec.interface import Codec
+from sonarc.contracts.errors import ModelInputError
+from sonarc.dit import Conditioning, DiT
+from sonarc.samplers import sample_base, sample_generator
+from sonarc.text.encoder import TextEncoder
+
+_SILENCE_FRAMES = 64
+"""Digital silence encoded to find its latent: long enough that the middle frame sees no edge."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How latents are drawn.
+
+    Attributes:
+        kind: `generator`: ping-pong without guidance; `base`: DPM-Solver++ with guidance.
+        steps: network evaluations.
+        cfg: guidance scale of a base; 1 is none.
+    """
+
+    kind: Literal["generator", "base"]
+    steps: int
+    cfg: float = 1.0
+
+
+def silence_latent(codec: Codec) -> Tensor:
+    """The latent `(C,)` of digital silence."""
+    silence_BAS = torch.zeros(1, codec.channels, codec.hop * _SILENCE_FRAMES)
+    return codec.encode(silence_BAS)[0, :, _SILENCE_FRAMES // 2]
+
+
+def true_frames(samples: int, codec: Codec, patch: int) -> int:
+    """Latent frames that hold `samples` samples, rounded up to whole tokens of the DiT."""
+    return -(-codec.frames(samples) // patch) * patch
+
+
+@torch.inference_mode()
+def generate_audio(
+    model: DiT,
+    codec: Codec,
+    encoder: TextEncoder,
+    prompts: Sequence[str],
+    seconds: Sequence[float],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    *,
+    clip_samples: int,
+    silence_C: Tensor | None = None,
+) -> list[np.ndarray]:
+    """One clip a prompt, cut to its own length.
+
+    A clip depends on its own prompt, seconds, seed and the sampling; on the rest of the batch only by
+    rounding. Frames beyond a clip's end are masked in the DiT and silent in the codec, which always
+    decodes a whole clip's frames.
+
+    Args:
+        model: a base or a generator.
+        codec: the codec whose latents it was trained on.
+        encoder: the text encoder it was trained with.
+        prompts: B texts.
+        seconds: B lengths, seconds, at most `clip_samples`.
+        seeds: B non-negative integers.
+        sampling: steps, sampler, guidance.
+        clip_samples: samples of a whole training clip.
+        silence_C: `silence_latent(codec)`, where the caller keeps it.
+
+    Returns:
+        B arrays of float32 samples `(A, S)`.
+
+    Raises:
+        ModelInputError: numbers of prompts, seconds and seeds differ, or a length is out of range.
+    """
+    if not len(prompts) == len(seconds) == len(seeds):
+        raise ModelInputError(
+            f"{len(prompts)} prompts came with {len(seconds)} lengths and {len(seeds)} seeds.", "Give one of each."
+        )
+    samples = [_samples(s, codec.sample_rate, clip_samples) for s in seconds]
+    patch = model.config.patch
+    frames = [true_frames(n, codec, patch) for n in samples]
+    mask_BT = torch.arange(max(frames)) < torch.tensor(frames)[:, None]
+    cond = Conditioning(encoder(prompts), torch.tensor(list(seconds), dtype=torch.float32))
+    channels = model.config.latent_channels
+    with torch.autocast("cpu", torch.bfloat16):
+        if sampling.kind == "generator":
+            z_BCT = sample_generator(model, cond, seeds, mask_BT, steps=sampling.steps, channels=channels)
+        else:
+            z_BCT = sample_base(model, cond, seeds, mask_BT, steps=sampling.steps, cfg=sampling.cfg, channels=channels)
+    silence_C = silence_latent(codec) if silence_C is None else silence_C
+    whole_BCT = silence_C[None, :, None].repeat(len(prompts), 1, true_frames(clip_samples, codec, patch))
+    whole_BCT[:, :, : z_BCT.shape[2]] = torch.where(mask_BT[:, None], z_BCT.float(), silence_C[None, :, None])
+    audio_BAS = codec.decode(whole_BCT).float().numpy()
+    return [np.ascontiguousarray(audio_AS[:, :n]) for audio_AS, n in zip(audio_BAS, samples, strict=True)]
+
+
+def _samples(seconds: float, sample_rate: int, clip_samples: int) -> int:
+    samples = round(seconds * sample_rate) if np.isfinite(seconds) else 0
+    if not 1 <= samples <= clip_samples:
+        raise ModelInputError(
+            f"A length of {seconds} s was asked for.",
+            f"Ask for more than 0 and at most {clip_samples / sample_rate:.3f} s.",
+        )
+    return samples

@@ -1,0 +1,60 @@
+"""Which trial is taken."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sonarc.arc.tuning import LossWeights, Trial, choose
+from sonarc.contracts.errors import StageError
+
+
+def trial(number: int, frechet: float | None, adherence: float | None) -> Trial:
+    weights = LossWeights(contrastive_weight=1.0 + number, penalty_weight=0.0)
+    return Trial(number=number, weights=weights, frechet=frechet, adherence=adherence)
+
+
+def test_the_smallest_distance_wins() -> None:
+    tuned = choose([trial(0, 9.0, 0.4), trial(1, 7.0, 0.4), trial(2, 8.0, 0.9)], adherence_slack=0.02)
+    assert (tuned.chosen, tuned.contrastive_weight) == (1, 2.0)
+    assert [t.number for t in tuned.trials] == [0, 1, 2]
+
+
+def test_a_trial_that_no_longer_follows_its_prompts_is_not_chosen() -> None:
+    trials = [trial(0, 9.0, 0.40), trial(1, 5.0, 0.37), trial(2, 6.0, 0.385)]
+    assert choose(trials, adherence_slack=0.02).chosen == 2
+    assert choose(trials, adherence_slack=0.05).chosen == 1
+    assert choose(trials[:2], adherence_slack=0.0).chosen == 0
+
+
+def test_trials_that_diverged_are_never_chosen() -> None:
+    trials = [trial(0, 9.0, 0.4), trial(1, None, None), trial(2, math.nan, 0.9), trial(3, 1.0, math.inf)]
+    assert choose(trials, adherence_slack=1.0).chosen == 0
+
+
+def test_without_a_sound_trial_the_stage_fails() -> None:
+    with pytest.raises(StageError, match="All 2 trials diverged"):
+        choose([trial(0, None, None), trial(1, None, None)], adherence_slack=0.0)
+
+
+def test_a_failed_default_sets_no_constraint() -> None:
+    assert choose([trial(0, None, None), trial(1, 3.0, 0.1)], adherence_slack=0.0).chosen == 1
+
+
+scores = st.one_of(st.none(), st.floats(0, 100))
+
+
+@given(st.lists(st.tuples(scores, scores), min_size=1, max_size=8), st.floats(0, 1))
+def test_the_choice_is_admitted_and_best(drawn, slack: float) -> None:
+    trials = [trial(n, *values) for n, values in enumerate(drawn)]
+    sound = [t for t in trials if None not in (t.frechet, t.adherence)]
+    if not sound:
+        return
+    chosen = trials[choose(trials, adherence_slack=slack).chosen]
+    assert chosen in sound
+    least = trials[0].adherence - slack if trials[0] in sound else -math.inf
+    assert chosen.adherence >= least
+    assert all(chosen.frechet <= t.frechet for t in sound if t.adherence >= least)

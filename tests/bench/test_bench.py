@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from report_example import example_summary
+from tiny_package import make_package
+
+from sonarc.bench.__main__ import main
+from sonarc.bench.inference import count_operations, matmul_rate, measure
+from sonarc.bench.pipeline import measure as measure_pipeline
+from sonarc.bench.sheet import BenchRow, BenchSheet, measured, read_sheet, write_sheet
+from sonarc.contracts.errors import DataError
+from sonarc.contracts.machine import Machine, this_machine
+from sonarc.report.summary import RunSummary, write_summary
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _sheet(*rows: BenchRow) -> BenchSheet:
+    machine = Machine(cpu="c", cores=2, memory_gb=1.0, system="s")
+    return BenchSheet(name="speed", machine=machine, versions={}, command="make bench", rows=rows)
+
+
+def test_a_row_is_the_median_with_its_spread() -> None:
+    row = measured("a", [3.0, 1.0, 2.0, 10.0], "s", "lower", wanted=3.0)
+    assert (row.value, row.n, row.spread) == (2.5, 4, 9.0)
+    assert measured("a", [1 / 3], "s", "lower").value == 0.3333
+    assert measured("a", [1 / 3], "s", "lower").spread is None
+
+
+@pytest.mark.parametrize(
+    ("better", "value", "met"),
+    [("lower", 1.0, True), ("lower", 1.1, False), ("higher", 1.0, True), ("higher", 0.9, False)],
+)
+def test_wanted_is_met_from_the_better_side(better: str, value: float, met: bool) -> None:
+    row = BenchRow.model_validate({"name": "a", "value": value, "unit": "s", "better": better, "wanted": 1.0})
+    assert row.met() is met
+    assert row.model_copy(update={"wanted": None}).met()
+
+
+def test_a_sheet_survives_the_disk_and_another_schema_is_refused(tmp_path: Path) -> None:
+    sheet = _sheet(measured("a", [1.0], "s", "lower"))
+    path = write_sheet(tmp_path, sheet)
+    assert path.name == "speed.json"
+    assert read_sheet(path) == sheet
+    document = json.loads(path.read_text(encoding="utf-8"))
+    for change in ({"rows": []}, {"schema": "other/1"}, {"rows": document["rows"] * 2}, {"host": "me"}):
+        path.write_text(json.dumps(document | change), encoding="utf-8")
+        with pytest.raises(DataError, match="does not follow"):
+            read_sheet(path)
+
+
+def test_check_names_what_missed_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check = ["--check", "--folder", str(tmp_path)]
+    assert main(check) == DataError.exit_code
+    write_sheet(tmp_path, _sheet(measured("fast", [1.0], "s", "lower", wanted=2.0)))
+    assert main(check) == 0
+    write_sheet(tmp_path, _sheet(measured("slow", [3.0], "s", "lower", wanted=2.0)))
+    assert main(check) == 1
+    assert "slow is 3 s" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_unknown_target_is_refused() -> None:
+    with pytest.raises(SystemExit):
+        main(["nonsense"])
+
+
+def test_the_pipeline_is_timed_from_first_and_repeated_runs(tmp_path: Path) -> None:
+    def leave(name: str, started: str, cached: bool, seconds: float) -> None:
+        run = example_summary()
+        stages = tuple(line.model_copy(update={"cached": cached}) for line in run.stages)
+        changed: RunSummary = run.model_copy(
+            update={"run_id": name, "started": started, "stages": stages, "total_seconds": seconds}
+        )
+        (tmp_path / name).mkdir()
+        write_summary(str(tmp_path / name / "summary.json"), changed)
+
+    with pytest.raises(DataError, match="No run"):
+        measure_pipeline(tmp_path)
+    leave("a", "2026-01-01T00:00:00+00:00", False, 900.0)
+    leave("b", "2026-01-02T00:00:00+00:00", False, 1_100.0)
+    leave("c", "2026-01-03T00:00:00+00:00", True, 80.0)
+    (tmp_path / "latest").symlink_to("c")
+    rows = {row.name: row for row in measure_pipeline(tmp_path).rows}
+    assert (rows["first_run"].value, rows["first_run"].met()) == (1_100.0, False)
+    assert (rows["repeated_run"].value, rows["repeated_run"].met()) == (80.0, True)
+    assert rows["stage.pretrain"].value == 322.0
+
+
+def test_inference_is_timed_with_a_real_package(tmp_path: Path) -> None:
+    uri, _ = make_package(tmp_path)
+    rows = {row.name: row for row in measure(uri, (4, 1), repeats=2).rows}
+    for steps in (4, 1):
+        row = rows[f"realtime.steps_{steps}"]
+        assert row.floor is not None
+        assert 0 < row.value < row.floor, "nothing is faster than its arithmetic"
+    assert rows["realtime.steps_1"].floor > rows["realtime.steps_4"].floor  # type: ignore[operator]
+
+
+def test_operations_are_counted_not_guessed() -> None:
+    import torch
+
+    a, b = torch.ones(3, 5), torch.ones(5, 7)
+    assert count_operations(lambda: a @ b) == 2 * 3 * 5 * 7
+    assert all(rate > 1e8 for rate in matmul_rate(repeats=2, side=128))
+
+
+def test_the_machine_says_nothing_about_whose_it_is() -> None:
+    machine = this_machine()
+    assert machine.cores >= 1 and machine.memory_gb > 0.1
+    assert set(machine.model_dump()) == {"cpu", "cores", "memory_gb", "system"}
+
+
+def test_committed_sheets_follow_the_schema() -> None:
+    for path in (ROOT / "bench").glob("*.json"):
+        assert read_sheet(path).name == path.stem

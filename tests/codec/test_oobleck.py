@@ -1,0 +1,42 @@
+"""diffusers' AutoencoderOobleck behind the same interface."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from sonarc.codec import Codec, load_codec, save_codec
+from sonarc.codec.config import OobleckCodecConfig
+from sonarc.codec.oobleck import OobleckCodec
+from sonarc.contracts.errors import ModelInputError
+
+pytest.importorskip("diffusers")
+
+TINY = OobleckCodecConfig(latent_channels=4, encoder_width=8, decoder_width=8, multiples=(1, 2), strides=(2, 4))
+
+
+def test_shapes_and_round_trip(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    codec = OobleckCodec(TINY).eval()
+    assert isinstance(codec, Codec)
+    assert codec.hop == 8
+    z_BCT = codec.encode(torch.randn(2, 2, 801))
+    assert z_BCT.shape == (2, 4, codec.frames(801)) == (2, 4, 101)
+    assert codec.decode(z_BCT).shape == (2, 2, 808)
+    assert save_codec(codec, str(tmp_path)) == load_codec(str(tmp_path)).sha256 == codec.sha256
+
+
+def test_the_published_shape_is_the_default() -> None:
+    config = OobleckCodecConfig()
+    assert (config.latent_channels, config.sample_rate, math.prod(config.strides)) == (64, 44_100, 2048)
+
+
+def test_wrong_shapes_are_refused_by_name() -> None:
+    codec = OobleckCodec(TINY).eval()
+    with pytest.raises(ModelInputError, match=r"\(1, 1, 80\)"):
+        codec.encode(torch.zeros(1, 1, 80))
+    with pytest.raises(ModelInputError, match=r"\(1, 5, 3\)"):
+        codec.decode(torch.zeros(1, 5, 3))

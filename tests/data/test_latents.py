@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sonarc.contracts.config import SourceConfig
+from sonarc.contracts.dataset import DatasetManifest, LatentsManifest, write_latents
+from sonarc.contracts.errors import DataError
+from sonarc.contracts.hashing import sha256_bytes
+from sonarc.data import load_latents, read_index
+from sonarc.data.latents import write_latent_shard
+from sonarc.data.shards import open_shard
+
+Make = Callable[..., DatasetManifest]
+CHANNELS, FRAMES, HOP = 4, 16, 1024
+
+
+@pytest.fixture
+def encoded(source: SourceConfig, make_dataset: Make, tmp_path: Path) -> tuple[str, str, dict[str, np.ndarray]]:
+    """Latents of the small dataset: (latents, dataset, key → latent)."""
+    dataset, latents = str(tmp_path / "dataset"), str(tmp_path / "latents")
+    manifest = make_dataset(source, tmp_path / "dataset")
+    random = np.random.default_rng(0)
+    values, shards = {}, []
+    rows = read_index(dataset).to_pylist()
+    for shard in manifest.shards:
+        keys = [row["key"] for row in rows if row["shard"] == shard.name]
+        latents_NCT = random.standard_normal((len(keys), CHANNELS, FRAMES)).astype(np.float16)
+        values |= dict(zip(keys, latents_NCT, strict=True))
+        shards.append(write_latent_shard(latents, shard.name, keys, latents_NCT, tmp_path))
+    described = LatentsManifest(
+        dataset_uri=dataset,
+        dataset_sha256=manifest.sha256(),
+        codec="codec-v1",
+        codec_sha256="c" * 64,
+        channels=CHANNELS,
+        frames=FRAMES,
+        hop=HOP,
+        shards=tuple(shards),
+    )
+    write_latents(latents, described)
+    return latents, dataset, values
+
+
+def test_latents_come_back_with_what_the_index_says(encoded: tuple[str, str, dict[str, np.ndarray]]) -> None:
+    latents, dataset, values = encoded
+    for split in ("train", "test"):
+        found = load_latents(latents, dataset, split, codec_sha256="c" * 64)
+        rows = read_index(dataset, split).to_pylist()
+        assert found.keys == [row["key"] for row in rows]
+        assert len(found) == len(rows) > 0
+        for n, row in enumerate(rows):
+            np.testing.assert_array_equal(found.latents_NCT[n], values[row["key"]])
+            assert found.frames_N[n] == -(-row["frames"] // HOP) <= FRAMES
+            assert found.captions[n] == row["captions"]
+            assert found.concepts[n] == row["concept"]
+        assert found.weights_N.tolist() == [2.0] * len(rows)
+
+
+def test_members_are_plain_npy_arrays(encoded: tuple[str, str, dict[str, np.ndarray]]) -> None:
+    latents, _, values = encoded
+    data = Path(latents, "train-000000.tar").read_bytes()
+    with open_shard(f"{latents}/train-000000.tar", sha256=sha256_bytes(data), size=len(data)) as reader:
+        for member in reader:
+            assert member.extension == "latent.npy"
+            array = np.load(io.BytesIO(member.content), allow_pickle=False)
+            np.testing.assert_array_equal(array, values[member.key])
+
+
+def test_latents_of_another_dataset_or_codec_are_refused(
+    encoded: tuple[str, str, dict[str, np.ndarray]], source: SourceConfig, make_dataset: Make, tmp_path: Path
+) -> None:
+    latents, dataset, _ = encoded
+    with pytest.raises(DataError, match="made by the codec"):
+        load_latents(latents, dataset, "train", codec_sha256="d" * 64)
+    rows = Path(source.uri, "captions.jsonl").read_text().splitlines()
+    Path(source.uri, "captions.jsonl").write_text("\n".join(rows[:-3]))
+    make_dataset(source, tmp_path / "other")
+    with pytest.raises(DataError, match="belong to the dataset"):
+        load_latents(latents, str(tmp_path / "other"), "train")
+
+
+def test_damaged_latents_are_refused(encoded: tuple[str, str, dict[str, np.ndarray]]) -> None:
+    latents, dataset, _ = encoded
+    shard = Path(latents, "train-000000.tar")
+    shard.write_bytes(shard.read_bytes().replace(b"NUMPY", b"MUMPY", 1))
+    with pytest.raises(DataError, match="manifest says"):
+        load_latents(latents, dataset, "train")
+
+
+def test_latents_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
+    latents_NCT = np.zeros((1, CHANNELS, FRAMES), np.float16)
+    latents_NCT[0, 0, 0] = np.inf
+    with pytest.raises(DataError, match="not finite"):
+        write_latent_shard(str(tmp_path / "x"), "train-000000.tar", ["0" * 20 + "-000"], latents_NCT, tmp_path)
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,36 @@
+"""Ending what was started, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import psutil
+
+from pipelines.local_ray import end_tree
+
+FAMILY = """
+import subprocess, sys, time
+stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+child = subprocess.Popen([sys.executable, "-c", stubborn])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_tree_ends_with_the_child_that_ignores_sigterm(monkeypatch) -> None:
+    monkeypatch.setattr("pipelines.local_ray.STOP_SECONDS", 1.0)
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    parent = subprocess.Popen([sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        time.sleep(0.3)
+        end_tree(parent.pid)
+        parent.wait(5)
+        assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()

@@ -1,0 +1,240 @@
+"""Sources, ingest and encode as jobs on a local Ray."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sounds import file_of, noise, tone
+
+from ray_jobs import encode, ingest, sources
+from sonarc.codec.config import SpectralCodecConfig
+from sonarc.codec.package import load_codec, save_codec
+from sonarc.codec.spectral import SpectralCodec
+from sonarc.contracts.config import SonarcConfig, SourceConfig, ci
+from sonarc.contracts.dataset import read_dataset, read_latents
+from sonarc.contracts.errors import DataError, SourceError, StoreError
+from sonarc.contracts.progress import read_progress
+from sonarc.contracts.result import StageRequest, StageResult, cached_result
+from sonarc.contracts.stage import execute
+from sonarc.data import load_latents, read_clips
+from sonarc.tracking.runs import NullRun
+
+JOBS = {"sources": (sources, ()), "ingest": (ingest, ("sources",)), "encode": (encode, ("ingest",))}
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+
+class Pipeline:
+    """Runs stages one after the other on one store."""
+
+    def __init__(self, place: Path, config: SonarcConfig) -> None:
+        self.place, self.config = place, config
+        self.folders: dict[str, str] = {}
+
+    def run(self, stage: str) -> StageResult:
+        module, inputs = JOBS[stage]
+        request = StageRequest(
+            stage=stage,
+            store=(self.place / "store").as_uri(),
+            config=self.config,
+            inputs={name: self.folders[name] for name in inputs},
+            progress=str(self.place / "progress.jsonl"),
+        )
+        self.folders[stage] = request.folder()
+        return execute(request, module.run, NullRun())
+
+
+def path_of(uri: str) -> Path:
+    return Path(uri.removeprefix("file://"))
+
+
+def contents(uri: str) -> dict[str, bytes]:
+    folder = path_of(uri)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Forty sounds and one of every kind of damage."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    files = {f"noise-{n}.wav": file_of(noise(0.1 + 0.01 * n, seed=n)) for n in range(40)}
+    absurd = tone()
+    absurd[0, 5] = np.nan
+    whole, lossless = file_of(tone()), file_of(noise(), "FLAC")
+    files |= {
+        "truncated.wav": whole[:5_000],
+        "page.wav": b"<html><h1>404</h1></html>" * 30,
+        "nothing.wav": b"",
+        "silent.wav": file_of(np.zeros((2, 9_000), np.float32)),
+        "nan.wav": file_of(absurd, "WAV", "FLOAT"),
+        "corrupt.flac": lossless[:20_000] + b"\0" * 300 + lossless[20_300:],
+        "slow.wav": whole[:24] + b"\1\0\0\0" + whole[28:],
+        "wide.wav": whole[:22] + b"\xff\xff" + whole[24:],
+        "bomb.flac": file_of(np.zeros((2, 2_000_000), np.float32), "FLAC"),
+        "copy.wav": file_of(noise(0.1, seed=0)),
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    rows = [{"path": name, "captions": [f"the sound {name}"], "group": f"kit {n // 4}"} for n, name in enumerate(files)]
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "not json\n")
+    (folder / "stray.wav").write_bytes(whole)
+    return folder
+
+
+@pytest.fixture
+def config(source: Path) -> SonarcConfig:
+    base = ci()
+    return base.model_copy(
+        update={
+            "data": base.data.model_copy(
+                update={
+                    "sources": (SourceConfig(name="mine", uri=str(source)),),
+                    "shard_clips": 16,
+                    "max_source_samples": 3_000_000,
+                }
+            ),
+        }
+    )
+
+
+def with_tasks(config: SonarcConfig, tasks: int) -> SonarcConfig:
+    return config.model_copy(update={"compute": config.compute.model_copy(update={"data_tasks": tasks})})
+
+
+def test_damaged_files_end_in_quarantine_and_the_rest_in_the_dataset(config: SonarcConfig, tmp_path: Path) -> None:
+    pipeline = Pipeline(tmp_path, config)
+    pipeline.run("sources")
+    result = pipeline.run("ingest")
+    quarantined = {
+        "truncated": 1,
+        "not_audio": 1,
+        "empty_file": 1,
+        "silent": 1,
+        "non_finite": 1,
+        "corrupt": 1,
+        "bad_sample_rate": 1,
+        "bad_channels": 1,
+        "too_large": 1,
+        "duplicate": 1,
+        "bad_caption": 1,
+        "no_caption": 1,
+    }
+    dataset = result.outputs["dataset"]
+    manifest = read_dataset(dataset.uri)
+    assert manifest.quarantined == quarantined
+    assert dataset.sha256 == manifest.sha256()
+    assert {k.removeprefix("quarantined_"): v for k, v in result.counts.items() if "quarantined_" in k} == quarantined
+    assert result.counts["quarantined"] == 12
+    assert result.counts["clips"] == manifest.clips == 40
+    assert sum(result.counts[split] for split in ("train", "valid", "test")) == manifest.clips
+    table = {row["path"]: row for row in pq.read_table(path_of(dataset.uri) / "quarantine.parquet").to_pylist()}
+    assert table["stray.wav"]["reason"] == "no_caption"
+    assert table["captions.jsonl:51"]["reason"] == "bad_caption"
+    assert all(row["detail"] and row["source"] == "mine" for row in table.values())
+    assert len(list(read_clips(dataset.uri))) == manifest.clips
+    assert result.metrics["stereo_share"] == 1.0
+    events, _ = read_progress(tmp_path / "progress.jsonl")
+    assert {event.unit for event in events if event.stage == "ingest"} == {"files", "shards"}
+    assert not (path_of(pipeline.folders["ingest"]) / "parts").exists()
+
+
+def test_a_rerun_is_byte_identical_whatever_the_parallelism_and_what_a_killed_run_left(
+    config: SonarcConfig, tmp_path: Path
+) -> None:
+    first = Pipeline(tmp_path, with_tasks(config, 1))
+    first.run("sources")
+    before = contents(first.run("ingest").outputs["dataset"].uri)
+
+    folder = path_of(first.folders["ingest"])
+    (folder / "result.json").unlink()
+    (folder / "dataset/dataset.json").unlink()  # killed between the last shard and the manifest
+    (folder / "dataset/shards/train-000009.tar").write_bytes(b"half a shard")
+    (folder / "parts").mkdir()
+    (folder / "parts/00000000.part").write_bytes(b"half a part")
+    assert cached_result(first.folders["ingest"]) is None
+    with pytest.raises(StoreError):
+        next(read_clips(str(folder / "dataset")))
+
+    second = Pipeline(tmp_path, with_tasks(config, 3))
+    second.run("sources")
+    again = second.run("ingest")
+    assert second.folders["ingest"] == first.folders["ingest"]
+    assert contents(again.outputs["dataset"].uri) == before
+    assert not (folder / "parts").exists()
+
+
+def test_a_source_that_is_missing_or_unusable_is_one_clear_error(
+    config: SonarcConfig, source: Path, tmp_path: Path
+) -> None:
+    gone = config.model_copy(
+        update={"data": config.data.model_copy(update={"sources": (SourceConfig(name="gone", uri="nowhere/at/all"),)})}
+    )
+    with pytest.raises(SourceError, match="'gone'"):
+        Pipeline(tmp_path, gone).run("sources")
+    (source / "captions.jsonl").write_text(json.dumps({"path": "page.wav", "captions": "a page"}))
+    pipeline = Pipeline(tmp_path, config)
+    pipeline.run("sources")
+    with pytest.raises(SourceError, match=r"No clip was accepted.*1 not_audio"):
+        pipeline.run("ingest")
+    assert not list(path_of(pipeline.folders["ingest"]).rglob("dataset.json"))
+
+
+def test_changed_files_change_the_hash_of_the_sources(config: SonarcConfig, source: Path, tmp_path: Path) -> None:
+    pipeline = Pipeline(tmp_path, config)
+    before = pipeline.run("sources").outputs["sources"].sha256
+    assert pipeline.run("sources").outputs["sources"].sha256 == before
+    (source / "noise-1.wav").write_bytes(file_of(noise(0.3, seed=99)))
+    assert pipeline.run("sources").outputs["sources"].sha256 != before
+
+
+@pytest.fixture
+def codec(tmp_path: Path) -> str:
+    """The location of a small untrained codec."""
+    torch.manual_seed(0)
+    shape = SpectralCodecConfig(
+        latent_channels=8, phase_bins=32, dim=32, encoder_blocks=1, decoder_blocks=1, fine_blocks=1
+    )
+    save_codec(SpectralCodec(shape), str(tmp_path / "codec"))
+    return str(tmp_path / "codec")
+
+
+def test_latents_are_those_of_the_codec_and_bound_to_it(config: SonarcConfig, codec: str, tmp_path: Path) -> None:
+    chosen = config.model_copy(update={"codec": config.codec.model_copy(update={"uri": codec, "batch": 8})})
+    pipeline = Pipeline(tmp_path, chosen)
+    pipeline.run("sources")
+    dataset = pipeline.run("ingest").outputs["dataset"]
+    result = pipeline.run("encode")
+    latents = result.outputs["latents"]
+    loaded = load_codec(codec)
+    manifest = read_latents(latents.uri)
+    assert latents.sha256 == manifest.sha256()
+    assert (manifest.codec_sha256, manifest.hop, manifest.channels, manifest.frames) == (loaded.sha256, 1024, 8, 64)
+    assert result.counts["clips"] == read_dataset(dataset.uri).clips
+    found = load_latents(latents.uri, dataset.uri, "train", codec_sha256=loaded.sha256)
+    for n, clip in zip(range(3), read_clips(dataset.uri, "train"), strict=False):
+        assert found.keys[n] == clip.key
+        expected = loaded.encode(torch.from_numpy(clip.audio_AS)[None])[0].numpy()
+        assert np.abs(found.latents_NCT[n] - expected).max() < 0.05 * expected.std()
+    assert result.metrics["latent_std"] > 0
+    before = contents(latents.uri)
+    assert contents(pipeline.run("encode").outputs["latents"].uri) == before
+
+
+def test_a_codec_of_another_rate_is_refused(config: SonarcConfig, tmp_path: Path) -> None:
+    shape = SpectralCodecConfig(
+        sample_rate=22_050, latent_channels=8, dim=16, encoder_blocks=1, decoder_blocks=1, fine_blocks=1
+    )
+    save_codec(SpectralCodec(shape), str(tmp_path / "slow"))
+    chosen = config.model_copy(update={"codec": config.codec.model_copy(update={"uri": str(tmp_path / "slow")})})
+    pipeline = Pipeline(tmp_path, chosen)
+    pipeline.run("sources")
+    pipeline.run("ingest")
+    with pytest.raises(DataError, match="22050 Hz"):
+        pipeline.run("encode")
+    assert not list(path_of(pipeline.folders["encode"]).rglob("latents.json"))

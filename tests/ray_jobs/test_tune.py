@@ -1,0 +1,159 @@
+"""The search for loss weights: the default first, resumable, and what it leaves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_latents import write_encode_stage
+
+from ray_jobs import tune
+from ray_jobs.tune import Measured, Settings
+from sonarc.arc.tuning import LossWeights
+from sonarc.contracts import store
+from sonarc.contracts.config import SonarcConfig, load
+from sonarc.contracts.errors import ConfigError, StageError
+from sonarc.contracts.result import Artifact, StageRequest, StageResult, write_result
+from sonarc.contracts.stage import execute
+from sonarc.tracking.runs import NullRun
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+
+def tiny(*overrides: str) -> SonarcConfig:
+    return load("ci", ["tune.trials=4", "tune.penalty_weight=[0, 1]", "compute.threads=1", *overrides])
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SONARC_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def request_for(root: Path, config: SonarcConfig) -> StageRequest:
+    encode = store.join(root.as_uri(), "stages", "encode", "key")
+    if not store.exists(encode):
+        write_encode_stage(root, config)
+    inputs = {"encode": encode}
+    for stage, output in (("ingest", "dataset"), ("reference", "reference"), ("pretrain", "base")):
+        inputs[stage] = store.join(root.as_uri(), "stages", stage, "key")
+        artifact = Artifact(uri=store.join(root.as_uri(), output), sha256="0" * 64)
+        done = StageResult(stage=stage, key="key", status="succeeded", outputs={output: artifact})
+        write_result(inputs[stage], done)
+    return StageRequest(stage="tune", store=root.as_uri(), config=config, inputs=inputs)
+
+
+Measure = Callable[[Settings, LossWeights], Measured]
+
+
+def bowl(log: Path) -> Measure:
+    """Distance is least at contrastive weight 2; adherence rises with it. Every call leaves a line in `log`."""
+
+    def measure(settings: Settings, weights: LossWeights) -> Measured:
+        with log.open("a") as file:
+            file.write(f"{weights.contrastive_weight}\n")
+        distance = abs(math.log(weights.contrastive_weight / 2)) + weights.penalty_weight
+        return Measured(distance, weights.contrastive_weight / 10, {10: {"loss_d": 0.5}})
+
+    return measure
+
+
+class RecordedRun(NullRun):
+    """Keeps what nested runs were told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.children: dict[str, dict[str, Any]] = {}
+
+    @contextmanager
+    def child(self, name: str) -> Iterator[NullRun]:
+        said = self.children.setdefault(name, {})
+
+        class Child(NullRun):
+            def log_params(self, params: Any) -> None:
+                said.update(params)
+
+            def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+                said.update(metrics)
+
+        yield Child()
+
+
+def test_the_configured_weights_come_first_and_the_best_are_handed_on(tmp_path: Path, cache: Path) -> None:
+    run, log = RecordedRun(), tmp_path / "log"
+    request = request_for(tmp_path, tiny())
+    result = execute(request, lambda context: tune.tune(context, bowl(log)), run)
+
+    document = store.read_json(result.outputs["weights"].uri)
+    first, *others = document["trials"]
+    assert first["number"] == 0 and first["weights"] == {"contrastive_weight": 1.0, "penalty_weight": 0.0}
+    assert len(others) == 3 and all(t["weights"] != first["weights"] for t in others)
+    chosen = document["trials"][document["chosen"]]
+    assert chosen["weights"]["contrastive_weight"] == document["contrastive_weight"]
+    admitted = [t["frechet"] for t in document["trials"] if t["adherence"] >= first["adherence"] - 0.02]
+    assert chosen["frechet"] == min(admitted)
+    assert result.counts == {"trials": 4, "failed": 0, "chosen": document["chosen"]}
+    assert set(run.children) == {f"trial-{n}" for n in range(4)}
+    assert run.children["trial-0"]["frechet"] == pytest.approx(first["frechet"])
+    assert run.children["trial-0"]["loss_d"] == 0.5
+    assert not list(cache.rglob("study.db")), "a finished study stays in the result, not in the cache"
+
+
+def test_a_killed_search_goes_on_where_it_was(tmp_path: Path) -> None:
+    log, whole_log, fuse = tmp_path / "log", tmp_path / "whole", tmp_path / "fuse"
+    count = bowl(log)
+
+    def dies_once(settings: Settings, weights: LossWeights) -> Measured:
+        if log.exists() and len(log.read_text().split()) == 2 and not fuse.exists():
+            fuse.touch()
+            raise ConfigError("pulled the plug")
+        return count(settings, weights)
+
+    request = request_for(tmp_path, tiny())
+    with pytest.raises(ConfigError, match="pulled the plug"):
+        execute(request, lambda context: tune.tune(context, dies_once), NullRun())
+    resumed = execute(request, lambda context: tune.tune(context, dies_once), NullRun())
+    assert len(log.read_text().split()) == 4, "finished trials were measured again"
+
+    whole = execute(request, lambda context: tune.tune(context, bowl(whole_log)), NullRun())
+    assert resumed.outputs["weights"].sha256 == whole.outputs["weights"].sha256
+
+
+def test_a_trial_that_diverges_fails_alone(tmp_path: Path) -> None:
+    def measure(settings: Settings, weights: LossWeights) -> Measured:
+        if weights.contrastive_weight == 1.0:
+            return Measured(20.0, 0.3, {})
+        return Measured(math.nan, math.nan, {})
+
+    request = request_for(tmp_path, tiny("tune.trials=3", "tune.parallel=2"))
+    result = execute(request, lambda context: tune.tune(context, measure), NullRun())
+    assert result.counts == {"trials": 3, "failed": 2, "chosen": 0}
+    assert store.read_json(result.outputs["weights"].uri)["trials"][1]["frechet"] is None
+
+
+def test_a_search_in_which_all_diverge_fails(tmp_path: Path) -> None:
+    def measure(settings: Settings, weights: LossWeights) -> Measured:
+        return Measured(math.nan, math.nan, {})
+
+    request = request_for(tmp_path, tiny("tune.trials=2"))
+    with pytest.raises(StageError, match="All 2 trials diverged"):
+        execute(request, lambda context: tune.tune(context, measure), NullRun())
+
+
+def test_a_term_that_is_switched_off_stays_off_and_a_wide_default_is_kept(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+
+    def measure(settings: Settings, weights: LossWeights) -> Measured:
+        with seen.open("a") as file:
+            file.write(f"{weights.contrastive_weight} {weights.penalty_weight}\n")
+        return Measured(1.0, 0.5, {})
+
+    config = tiny("tune.trials=3", "arc.contrastive_weight=0.0", "arc.penalty_weight=7.0")
+    execute(request_for(tmp_path, config), lambda context: tune.tune(context, measure), NullRun())
+    lines = [tuple(map(float, line.split())) for line in seen.read_text().splitlines()]
+    assert lines[0] == (0.0, 7.0)
+    assert all(contrastive == 0 and 0 <= penalty <= 7 for contrastive, penalty in lines)
