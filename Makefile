@@ -12,10 +12,10 @@ ARGS ?=
 # constraints.txt is the whole resolved set, so nothing is left to resolve; bytecode is made when first imported.
 PIP := --quiet --no-deps --no-compile
 
-.PHONY: help install run stop test test-slow lint types format docs serve ui bench bench-check clean constraints
+.PHONY: help install run stop test test-slow test-e2e lint types format docs serve ui bench bench-check clean constraints
 
 help:  ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## make .venv with everything pinned
 
@@ -43,6 +43,9 @@ test: install  ## lint, types and the fast tests
 
 test-slow: install  ## the tests that take minutes
 	$(BIN)/pytest -m slow $(ARGS)
+
+test-e2e: install  ## whole pipelines: first, cached, refused and failing runs
+	$(BIN)/pytest -m "slow or not slow" tests/e2e $(ARGS)
 
 lint: install  ## style
 	$(BIN)/ruff check .

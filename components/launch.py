@@ -33,7 +33,8 @@ from sonarc.contracts.result import (
 from sonarc.contracts.stage import Work, execute
 from sonarc.contracts.stages import STAGES
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = (0.2, 2.0)
+"""Between two looks at a Ray job: at first, and at most. Each look costs Ray's dashboard some 0.1 s of a CPU."""
 LOG_TAIL_LINES = 30
 
 
@@ -213,7 +214,7 @@ def _run_on_ray(request: StageRequest, folder: str, address: str) -> StageResult
         runtime_env={"env_vars": worker_env(request.config.compute.threads)},
     )
     try:
-        shown = 0
+        shown, pause = 0, POLL_SECONDS[0]
         while True:
             status = client.get_job_status(attempt)
             text = client.get_job_logs(attempt)
@@ -222,7 +223,8 @@ def _run_on_ray(request: StageRequest, folder: str, address: str) -> StageResult
             shown = len(text)
             if status.is_terminal():
                 break
-            time.sleep(POLL_SECONDS)
+            time.sleep(pause)
+            pause = min(1.1 * pause, POLL_SECONDS[1])
     except BaseException:
         with contextlib.suppress(Exception):
             client.stop_job(attempt)

@@ -69,10 +69,14 @@ def build(until: str = "smoke") -> Any:
         if "encode" in wanted:
             latents = task(encode, dataset=dataset).outputs["latents"]
         if "reference" in wanted:
-            pinned = task(reference, dataset=dataset).outputs["reference"]
+            measured = task(reference, dataset=dataset)
+            pinned = measured.outputs["reference"]
         if "pretrain" not in wanted:
             return
-        base = task(pretrain, latents=latents).outputs["base"]
+        training = task(pretrain, latents=latents)
+        if "reference" in wanted:
+            training.after(measured)  # minutes: a reference that does not fit is found before the hours
+        base = training.outputs["base"]
         if "tune" not in wanted:
             return
         weights = task(tune, dataset=dataset, latents=latents, reference=pinned, base=base).outputs["weights"]

@@ -12,7 +12,6 @@ import argparse
 import importlib
 import logging
 import sys
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -27,19 +26,14 @@ logger = logging.getLogger(__name__)
 
 
 def worker_env(threads: int) -> dict[str, str]:
-    """Environment of a process that computes: bounded threads, and jemalloc in place of glibc's malloc.
+    """Environment of a process that computes: bounded threads, and a malloc that keeps what is freed.
 
-    glibc returns large blocks to the kernel at once, and training then spends half its CPU time in
-    page faults; Ray's wheel carries a jemalloc that keeps them for two seconds.
+    By default glibc gives every block above 32 MB back to the kernel at once, and computing with large tensors then
+    spends up to half its CPU time in page faults (docs/log.md has the figures, and jemalloc's).
     """
     env = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    import ray
-
-    jemalloc = Path(ray.__file__).parent / "core" / "libjemalloc.so"
-    if jemalloc.is_file():
-        env["LD_PRELOAD"] = str(jemalloc)
-        env["MALLOC_CONF"] = "dirty_decay_ms:2000,muzzy_decay_ms:2000"
-    return env
+    kept = {"MALLOC_MMAP_THRESHOLD_": 1 << 30, "MALLOC_TRIM_THRESHOLD_": 1 << 30, "MALLOC_TOP_PAD_": 64 << 20}
+    return env | {name: str(size) for name, size in kept.items()}
 
 
 def read_request(uri: str) -> StageRequest:

@@ -51,7 +51,7 @@ def make_models(folder: Path, seed: int = 0) -> Models:
     config = SonarcConfig(
         audio=AudioConfig(samples=SAMPLES),
         codec=CodecConfig(uri=codec_uri),
-        dit=DiTConfig(width=64, depth=2, heads=2, cond_width=64),
+        dit=DiTConfig(width=64, depth=2, heads=2, patch=2, cond_width=64),
         arc=ArcConfig(discriminator_depth=1),
     )
     return Models(

@@ -27,6 +27,7 @@ from sonarc.contracts.errors import ModelInputError
 COMPRESSION = 0.3  # exponent that brings magnitudes of 100 dB range to comparable size
 FLOOR = 1e-4  # -80 dB: quieter bins count as silence
 MEDIUM = 1e-3  # a magnitude in the middle of the range, where the encoder's log-magnitudes have their zero
+CPU_BATCH = 4  # clips computed at once on a CPU: more leave its caches, and take up to three times as long a clip
 _LOG_LIMIT = 6.0  # largest predicted log-magnitude: e^6 is far above full scale
 
 
@@ -187,6 +188,9 @@ class SpectralCodec(nn.Module):
                 f"The codec takes audio of shape (batch, {self.channels}, samples), not {tuple(audio_BAS.shape)}.",
                 "Make it stereo and add a batch dimension.",
             )
+        return torch.cat([self._encode(some_BAS) for some_BAS in _portions(audio_BAS)])
+
+    def _encode(self, audio_BAS: Tensor) -> Tensor:
         audio = pad(audio_BAS.float(), (0, -audio_BAS.shape[-1] % self.hop))
         with torch.autocast(audio.device.type, torch.bfloat16):
             mean, _ = self.encoder(self.spectrum(audio))
@@ -201,6 +205,13 @@ class SpectralCodec(nn.Module):
                 f"not {tuple(z_BCT.shape)}.",
                 "Use latents of this codec.",
             )
+        return torch.cat([self._decode(some_BCT) for some_BCT in _portions(z_BCT)])
+
+    def _decode(self, z_BCT: Tensor) -> Tensor:
         with torch.autocast(z_BCT.device.type, torch.bfloat16):
             spectrum = self.decoder(z_BCT.float() * self.latent_std + self.latent_mean)
         return self.synthesize(spectrum)
+
+
+def _portions(batch: Tensor) -> tuple[Tensor, ...]:
+    return torch.split(batch, CPU_BATCH) if batch.device.type == "cpu" and len(batch) else (batch,)

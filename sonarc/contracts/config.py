@@ -56,7 +56,7 @@ class SourceConfig(Section):
 
 
 class DemoConfig(Section):
-    clips: Annotated[int, Field(ge=8, le=1_000_000)] = 1_600
+    clips: Annotated[int, Field(ge=8, le=1_000_000)] = 1_300
     """Audio files to make: every recorded one that fits, the rest rendered from scores."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the choice of scores, instruments and tempos."""
@@ -121,6 +121,8 @@ class TextConfig(Section):
     """Longest prompt, tokens; the rest is cut."""
     width: Positive = 384
     """Width of the encoder's token states."""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """MiniLM's matrix products. bfloat16 takes a third of the time and moves states by 1 %; T5 is always float32."""
 
 
 class DiTConfig(Section):
@@ -128,13 +130,13 @@ class DiTConfig(Section):
     """Channels of the codec's latents."""
     width: Annotated[int, Field(multiple_of=8)] = 256
     """Width of the residual stream."""
-    depth: Positive = 8
+    depth: Positive = 6
     """Transformer blocks."""
     heads: Positive = 4
     """Attention heads; the head's width is width / heads."""
     ff_mult: Positive = 3
     """Feed-forward expansion (of each of the two GLU branches)."""
-    patch: Positive = 2
+    patch: Positive = 4
     """Latent frames joined into one token."""
     cond_width: Positive = 384
     """Width of the conditioning sequence that cross-attention reads."""
@@ -171,9 +173,9 @@ class NoiseConfig(Section):
 
 
 class PretrainConfig(Section):
-    steps: Positive = 800
+    steps: Positive = 700
     """Optimizer steps."""
-    batch: Positive = 64
+    batch: Positive = 16
     """Clips a step, over all workers."""
     lr: PositiveFloat = 1e-3
     """AdamW peak learning rate, cosine to zero."""
@@ -208,12 +210,12 @@ class HeadConfig(Section):
 
 
 class ArcConfig(Section):
-    steps: Positive = 200
+    steps: Positive = 60
     """Pairs of a discriminator and a generator step."""
-    batch: Positive = 16
+    batch: Positive = 12
     """Clips a step, over all workers."""
-    lr_generator: PositiveFloat = 6e-5
-    lr_discriminator: PositiveFloat = 1.2e-4
+    lr_generator: PositiveFloat = 1e-4
+    lr_discriminator: PositiveFloat = 6e-4
     betas: tuple[Fraction, Fraction] = (0.0, 0.95)
     weight_decay: NonNegative = 0.01
     warmup_steps: Annotated[int, Field(ge=0)] = 20
@@ -225,20 +227,20 @@ class ArcConfig(Section):
     """Decay of the generator's moving average, a step."""
     loss: Literal["relativistic", "lsgan"] = "relativistic"
     adversarial_weight: NonNegative = 1.0
-    contrastive_weight: NonNegative = 1.0
+    contrastive_weight: NonNegative = 0.5
     """λ of the contrastive term L_C; 0 disables it."""
     penalty_weight: NonNegative = 0.0
     """Weight of the approximated R1/R2 penalty; 0 disables it."""
     penalty_sigma: PositiveFloat = 0.05
     """Noise of the approximated penalty."""
-    discriminator_depth: Positive = 6
+    discriminator_depth: Positive = 4
     """Blocks of the pre-trained DiT the discriminator keeps."""
     head: HeadConfig = HeadConfig()
     noise_generator: NoiseConfig = NoiseConfig(name="logsnr_uniform")
     """p_gen(t)."""
     noise_discriminator: NoiseConfig = NoiseConfig(name="logit_normal", mean=-0.3)
     """p_disc(s)."""
-    checkpoint_every: Positive = 100
+    checkpoint_every: Positive = 30
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
@@ -257,9 +259,9 @@ class TuneConfig(Section):
     """Validation clips generated to score a trial."""
     adherence_slack: NonNegative = 0.02
     """A trial whose adherence is lower than trial 0's by more than this is not chosen."""
-    contrastive_weight: tuple[NonNegative, NonNegative] = (0.25, 4.0)
+    contrastive_weight: tuple[NonNegative, NonNegative] = (0.25, 1.0)
     """Range searched, logarithmic."""
-    penalty_weight: tuple[NonNegative, NonNegative] = (0.0, 1.0)
+    penalty_weight: tuple[NonNegative, NonNegative] = (0.0, 0.2)
     """Range searched, linear."""
     parallel: Positive = 1
     """Trials at once."""
@@ -285,11 +287,11 @@ class SamplerConfig(Section):
 class EvaluateConfig(Section):
     reference: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "ref-v1"
     """Name of the pinned reference set; the first run on a store pins it, no later one remakes it."""
-    embedders: tuple[Literal["yamnet", "aisfx"], ...] = ("yamnet", "aisfx")
+    embedders: tuple[Literal["yamnet", "aisfx"], ...] = ("aisfx", "yamnet")
     """Embedding spaces of the Fréchet distance; the first one is the main one."""
     clap: str = "clap-v1"
     """In-domain CLAP: a shipped one by name, or the location of its folder."""
-    clips: Annotated[int, Field(ge=8)] = 200
+    clips: Annotated[int, Field(ge=8)] = 160
     """Clips generated a row, prompts from the test split (each clip once before any comes again)."""
     base: tuple[SamplerConfig, ...] = (
         SamplerConfig(steps=50, cfg=2.5),
@@ -331,9 +333,10 @@ class GateRule(Section):
 
 class GateConfig(Section):
     rules: tuple[GateRule, ...] = (
-        GateRule(metric="fd_yamnet", versus="base", side="below", use_interval=True),
+        GateRule(metric="fd_aisfx", versus="base", side="below", use_interval=True),
+        GateRule(metric="fd_yamnet", versus="base", side="below", bound=10.0),
         GateRule(metric="silent_fraction", side="below", bound=0.01),
-        GateRule(metric="fd_yamnet", versus="champion", side="below", bound=2.0),
+        GateRule(metric="fd_aisfx", versus="champion", side="below", bound=10.0),
     )
     """Every rule must hold. Rules against the champion are skipped while there is none."""
 
@@ -424,7 +427,7 @@ class SonarcConfig(Section):
 
 
 def laptop() -> SonarcConfig:
-    """The default: 2.97 s clips, a 9 M parameter DiT, made for two cores."""
+    """The default: 2.97 s clips, a 7 M parameter DiT, made for twenty minutes on two cores."""
     return SonarcConfig()
 
 
@@ -434,7 +437,7 @@ def ci() -> SonarcConfig:
         preset="ci",
         audio=AudioConfig(samples=65_536),
         data=DataConfig(demo=DemoConfig(clips=64, recorded_limit=24), shard_clips=16),
-        dit=DiTConfig(width=64, depth=2, heads=2, cond_width=64),
+        dit=DiTConfig(width=64, depth=2, heads=2, patch=2, cond_width=64),
         pretrain=PretrainConfig(steps=12, batch=8, warmup_steps=2, checkpoint_every=6),
         arc=ArcConfig(steps=6, batch=8, warmup_steps=2, generator_delay=1, discriminator_depth=1, checkpoint_every=3),
         tune=TuneConfig(trials=2, steps=2, clips=8),
@@ -467,6 +470,7 @@ def saos() -> SonarcConfig:
         arc=ArcConfig(
             lr_generator=1e-6,
             lr_discriminator=1e-6,
+            contrastive_weight=1.0,
             betas=(0.9, 0.95),
             ema=0.9999,
             warmup_steps=0,

@@ -19,7 +19,11 @@ def load_text_encoder(config: TextConfig) -> TextEncoder:
     if config.kind == "minilm":
         from sonarc.text.minilm import MiniLM
 
-        encoder = MiniLM(Path(config.path) if config.path else None, max_tokens=config.max_tokens)
+        encoder = MiniLM(
+            Path(config.path) if config.path else None,
+            max_tokens=config.max_tokens,
+            bfloat16=config.precision == "bfloat16",
+        )
     else:
         from sonarc.text.t5 import T5
 

@@ -20,7 +20,9 @@ CHANNELS, FRAMES, TEXT, LENGTH = 8, 32, 16, 4
 def dit() -> DiT:
     """Two blocks, with no branch left at its zero initialisation."""
     torch.manual_seed(0)
-    model = DiT(DiTConfig(latent_channels=CHANNELS, width=32, depth=2, heads=2, ff_mult=2, cond_width=16), TEXT)
+    model = DiT(
+        DiTConfig(latent_channels=CHANNELS, width=32, depth=2, heads=2, ff_mult=2, patch=2, cond_width=16), TEXT
+    )
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)

@@ -68,8 +68,8 @@ def test_stages_columns_reasons_and_exit_codes_are_all_named() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_that_are_shown_exist(page: Path) -> None:
     shown = page.read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", shown, re.MULTILINE)) <= targets
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make ([a-z0-9-]+)", shown, re.MULTILINE)) <= targets
     from pipelines.cli import app
 
     commands = get_command(app).commands  # type: ignore[attr-defined]

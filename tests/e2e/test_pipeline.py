@@ -116,6 +116,7 @@ def test_mlflow_holds_one_parent_with_a_nested_run_a_stage(ended: Ended) -> None
     assert set(STAGES) <= nested
 
 
+@pytest.mark.slow
 def test_a_second_run_takes_everything_from_the_cache_and_keeps_the_server(ended: Ended) -> None:
     before = control.status(ended.places.runs)
     second = run_pipeline(ended.config, ended.places, quiet=True)
@@ -128,6 +129,7 @@ def test_a_second_run_takes_everything_from_the_cache_and_keeps_the_server(ended
     assert (after.pid, after.package_sha256) == (before.pid, before.package_sha256)
 
 
+@pytest.mark.slow
 def test_a_worse_candidate_is_scored_beside_the_champion_and_refused(ended: Ended) -> None:
     before = control.status(ended.places.runs)
     rules = (
@@ -157,6 +159,7 @@ def test_a_worse_candidate_is_scored_beside_the_champion_and_refused(ended: Ende
     assert after.package_sha256 == before.package_sha256
 
 
+@pytest.mark.slow
 def test_a_failing_stage_is_one_clear_error_and_leaves_the_server_alone(ended: Ended) -> None:
     missing = '[{"name":"mine","uri":"/nowhere/at/all"}]'
     failed = run_pipeline(load("ci", [f"data.sources={missing}"]), ended.places, quiet=True)

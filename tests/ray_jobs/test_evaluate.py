@@ -34,6 +34,7 @@ from sonarc.text import load_text_encoder
 from sonarc.tracking.runs import NullRun
 
 GROUPS = 40
+REFERENCE = load("ci").evaluate.reference
 Upstream = tuple[SonarcConfig, Path]
 
 
@@ -83,7 +84,7 @@ def test_every_row_has_every_score(sheet: ScoreSheet) -> None:
 
 
 def test_scores_say_what_they_were_measured_with(upstream: Upstream, sheet: ScoreSheet) -> None:
-    pinned = read_reference(store.join(upstream[1].as_uri(), "pinned", "ref-v1"))
+    pinned = read_reference(store.join(upstream[1].as_uri(), "pinned", REFERENCE))
     spaces = {space.name: space for space in pinned.spaces}
     for score in sheet.scores:
         if score.metric.startswith("fd_"):
@@ -138,7 +139,7 @@ def test_scores_repeat(upstream: Upstream, sheet: ScoreSheet) -> None:
 
 def test_a_pinned_reference_is_never_remade(upstream: Upstream) -> None:
     config, root = upstream
-    folder = root / "pinned" / "ref-v1"
+    folder = root / "pinned" / REFERENCE
     before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
     result = _execute(root, config, "reference", reference.run)
     assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
@@ -151,9 +152,10 @@ def test_a_reference_that_does_not_fit_is_refused(upstream: Upstream, tmp_path: 
     config, root = upstream
     for name in ("reference.json", "embeddings.safetensors"):
         store.write_bytes(
-            (tmp_path / "pinned" / "ref-v1" / name).as_uri(), (root / "pinned" / "ref-v1" / name).read_bytes()
+            (tmp_path / "pinned" / REFERENCE / name).as_uri(),
+            (root / "pinned" / REFERENCE / name).read_bytes(),
         )
-    folder = (tmp_path / "pinned" / "ref-v1").as_uri()
+    folder = (tmp_path / "pinned" / REFERENCE).as_uri()
     manifest = read_reference(folder)
     if damage == "embedder":
         spaces = tuple(space.model_copy(update={"embedder_sha256": "0" * 64}) for space in manifest.spaces)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from one_worker import train_here
 from tiny_latents import write_encode_stage
 
 from ray_jobs import posttrain, pretrain
@@ -19,7 +20,6 @@ from sonarc.contracts.result import Artifact, StageRequest, StageResult, write_r
 from sonarc.contracts.stage import execute
 from sonarc.tracking.runs import NullRun
 
-pytestmark = pytest.mark.usefixtures("ray_local")
 OVERRIDES = (
     "pretrain.steps=2",
     "pretrain.batch=4",
@@ -53,15 +53,22 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("upstream")
     encode = write_encode_stage(root, tiny())
     request = StageRequest(stage="pretrain", store=root.as_uri(), config=tiny(), inputs={"encode": encode})
-    execute(request, pretrain.run, NullRun())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain, "train", train_here)
+        execute(request, pretrain.run, NullRun())
     return {"encode": encode, "pretrain": request.folder(), "tune": tune_stage(root)}
 
 
-def posttrain_stage(root: Path, inputs: dict[str, str], config: SonarcConfig) -> StageResult:
+def posttrain_stage(
+    root: Path, inputs: dict[str, str], config: SonarcConfig, *, distributed: bool = False
+) -> StageResult:
     request = StageRequest(
         stage="posttrain", store=root.as_uri(), config=config, inputs=inputs, progress=str(root / "progress.jsonl")
     )
-    return execute(request, posttrain.run, NullRun())
+    with pytest.MonkeyPatch.context() as patch:
+        if not distributed:
+            patch.setattr(posttrain, "train", train_here)
+        return execute(request, posttrain.run, NullRun())
 
 
 def test_a_checkpoint_holds_both_networks_both_optimizers_and_where_they_came_from(
@@ -100,9 +107,10 @@ def test_a_second_run_resumes_exactly(tmp_path: Path, upstream: dict[str, str]) 
             assert torch.equal(value, mine[key]), (name, key)
 
 
-def test_two_workers_train_one_generator(tmp_path: Path, upstream: dict[str, str]) -> None:
+@pytest.mark.slow
+def test_two_workers_train_one_generator(ray_local: None, tmp_path: Path, upstream: dict[str, str]) -> None:
     one = posttrain_stage(tmp_path / "one", upstream, tiny())
-    two = posttrain_stage(tmp_path / "two", upstream, tiny("compute.workers=2"))
+    two = posttrain_stage(tmp_path / "two", upstream, tiny("compute.workers=2"), distributed=True)
     assert two.counts == one.counts
     alone, _ = load_dit(one.outputs["generator"].uri)
     shared, _ = load_dit(two.outputs["generator"].uri)

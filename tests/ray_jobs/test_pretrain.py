@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from one_worker import train_here
 from tiny_latents import write_encode_stage
 
 from ray_jobs import pretrain
@@ -18,7 +19,6 @@ from sonarc.contracts.result import StageRequest, StageResult
 from sonarc.contracts.stage import execute
 from sonarc.tracking.runs import NullRun
 
-pytestmark = pytest.mark.usefixtures("ray_local")
 OVERRIDES = ("pretrain.steps=4", "pretrain.checkpoint_every=2", "pretrain.batch=4", "compute.threads=1")
 
 
@@ -26,7 +26,7 @@ def tiny(*overrides: str) -> SonarcConfig:
     return load("ci", [*OVERRIDES, *overrides])
 
 
-def pretrain_stage(root: Path, encode: str, config: SonarcConfig) -> StageResult:
+def pretrain_stage(root: Path, encode: str, config: SonarcConfig, *, distributed: bool = False) -> StageResult:
     request = StageRequest(
         stage="pretrain",
         store=root.as_uri(),
@@ -34,7 +34,10 @@ def pretrain_stage(root: Path, encode: str, config: SonarcConfig) -> StageResult
         inputs={"encode": encode},
         progress=str(root / "progress.jsonl"),
     )
-    return execute(request, pretrain.run, NullRun())
+    with pytest.MonkeyPatch.context() as patch:
+        if not distributed:
+            patch.setattr(pretrain, "train", train_here)
+        return execute(request, pretrain.run, NullRun())
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def encode(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def alone(ray_local: None, encode: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(encode: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of a whole training by one worker."""
     root = tmp_path_factory.mktemp("alone")
     pretrain_stage(root, encode, tiny())
@@ -55,8 +58,10 @@ def base_of(root: Path) -> str:
     return found.as_uri()
 
 
-def test_two_workers_see_the_batches_of_one_and_leave_a_loadable_base(alone: Path, encode: str, tmp_path: Path) -> None:
-    result = pretrain_stage(tmp_path, encode, tiny("compute.workers=2"))
+def test_two_workers_see_the_batches_of_one_and_leave_a_loadable_base(
+    ray_local: None, alone: Path, encode: str, tmp_path: Path
+) -> None:
+    result = pretrain_stage(tmp_path, encode, tiny("compute.workers=2"), distributed=True)
 
     assert result.counts == {"steps": 4, "clips_drawn": 16}
     base = result.outputs["base"]
@@ -85,9 +90,11 @@ def test_a_killed_training_resumes_from_its_last_whole_checkpoint(alone: Path, e
         assert torch.equal(weight, found.model[name]), name
 
 
-def test_a_workers_error_reaches_the_caller_in_its_own_words(encode: str, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_workers_error_reaches_the_caller_in_its_own_words(ray_local: None, encode: str, tmp_path: Path) -> None:
+    config = tiny(f'text.path="{tmp_path}/nowhere"', "compute.max_failures=0")
     with pytest.raises(ConfigError, match=r"text\.path|lacks"):
-        pretrain_stage(tmp_path, encode, tiny(f'text.path="{tmp_path}/nowhere"', "compute.max_failures=0"))
+        pretrain_stage(tmp_path, encode, config, distributed=True)
 
 
 def test_more_workers_than_clips_a_batch_are_refused(encode: str, tmp_path: Path) -> None:

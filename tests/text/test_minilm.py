@@ -43,6 +43,12 @@ def test_a_prompt_reads_the_same_alone_and_in_company(encoder: MiniLM) -> None:
     assert torch.allclose(alone.tokens_BLE[0], together.tokens_BLE[1], atol=1e-5)
 
 
+def test_bfloat16_moves_the_states_by_about_a_hundredth(encoder: MiniLM) -> None:
+    quick = MiniLM(max_tokens=16, bfloat16=True)(PROMPTS).tokens_BLE
+    exact = encoder(PROMPTS).tokens_BLE
+    assert 1e-4 < (quick - exact).norm() / exact.norm() < 0.02
+
+
 def test_long_prompts_are_cut_to_max_tokens(encoder: MiniLM) -> None:
     states = encoder(["bell " * 100])
     assert states.tokens_BLE.shape == (1, 16, 384)
