@@ -25,7 +25,8 @@ pytestmark = pytest.mark.usefixtures("ray_local")
 
 
 def tiny(*overrides: str) -> SonarcConfig:
-    return load("ci", ["tune.trials=4", "tune.penalty_weight=[0, 1]", "compute.threads=1", *overrides])
+    weights = ["arc.contrastive_weight=1.0", "tune.contrastive_weight=[0.25, 4]", "tune.penalty_weight=[0, 1]"]
+    return load("ci", ["tune.trials=4", *weights, "compute.threads=1", *overrides])
 
 
 @pytest.fixture(autouse=True)
