@@ -246,7 +246,8 @@ def _damage() -> Iterator[tuple[str, bytes]]:
         ("web-page", "wav", page),
         ("empty", "wav", b""),
         ("silent", "wav", _encoded(np.zeros_like(tone_S), rate, "WAV", "PCM_16")),
-        ("not-a-number", "wav", _encoded(np.where(tone_S > 0.2, np.nan, tone_S), rate, "WAV", "FLOAT")),
+        # Not WAV: libsndfile writes the time of day into WAV files of floats, and the demo's bytes are its data.
+        ("not-a-number", "au", _encoded(np.where(tone_S > 0.2, np.nan, tone_S), rate, "AU", "FLOAT")),
     )
     turn = 0
     while True:
