@@ -173,7 +173,7 @@ class NoiseConfig(Section):
 
 
 class PretrainConfig(Section):
-    steps: Positive = 700
+    steps: Positive = 560
     """Optimizer steps."""
     batch: Positive = 16
     """Clips a step, over all workers."""
@@ -253,7 +253,7 @@ class ArcConfig(Section):
 class TuneConfig(Section):
     trials: Positive = 3
     """Trials in all; trial 0 has the configured weights."""
-    steps: Positive = 30
+    steps: Positive = 20
     """ARC steps a trial."""
     clips: Annotated[int, Field(ge=8)] = 64
     """Validation clips generated to score a trial."""
@@ -291,7 +291,7 @@ class EvaluateConfig(Section):
     """Embedding spaces of the Fréchet distance; the first one is the main one."""
     clap: str = "clap-v1"
     """In-domain CLAP: a shipped one by name, or the location of its folder."""
-    clips: Annotated[int, Field(ge=8)] = 160
+    clips: Annotated[int, Field(ge=8)] = 128
     """Clips generated a row, prompts from the test split (each clip once before any comes again)."""
     base: tuple[SamplerConfig, ...] = (
         SamplerConfig(steps=50, cfg=2.5),
@@ -334,9 +334,9 @@ class GateRule(Section):
 class GateConfig(Section):
     rules: tuple[GateRule, ...] = (
         GateRule(metric="fd_aisfx", versus="base", side="below", use_interval=True),
-        GateRule(metric="fd_yamnet", versus="base", side="below", bound=10.0),
+        GateRule(metric="fd_yamnet", versus="base", side="below", bound=20.0),
         GateRule(metric="silent_fraction", side="below", bound=0.01),
-        GateRule(metric="fd_aisfx", versus="champion", side="below", bound=10.0),
+        GateRule(metric="fd_aisfx", versus="champion", side="below", bound=20.0),
     )
     """Every rule must hold. Rules against the champion are skipped while there is none."""
 
