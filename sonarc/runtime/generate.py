@@ -19,6 +19,8 @@ from sonarc.dit import Conditioning, DiT
 from sonarc.samplers import sample_base, sample_generator
 from sonarc.text.encoder import TextEncoder
 
+CEILING = 10 ** (-1 / 20)
+"""Highest sample of a generated clip: −1 dB full scale, as of the clips that models learn from."""
 _SILENCE_FRAMES = 64
 """Digital silence encoded to find its latent: long enough that the middle frame sees no edge."""
 
@@ -64,6 +66,8 @@ def generate_audio(
 ) -> list[np.ndarray]:
     """One clip a prompt, cut to its own length.
 
+    A clip that would go beyond `CEILING` is turned down as a whole, never clipped.
+
     A clip depends on its own prompt, seconds, seed and the sampling; on the rest of the batch only by
     rounding. Frames beyond a clip's end are masked in the DiT and silent in the codec, which always
     decodes a whole clip's frames.
@@ -104,7 +108,13 @@ def generate_audio(
     whole_BCT = silence_C[None, :, None].repeat(len(prompts), 1, true_frames(clip_samples, codec, patch))
     whole_BCT[:, :, : z_BCT.shape[2]] = torch.where(mask_BT[:, None], z_BCT.float(), silence_C[None, :, None])
     audio_BAS = codec.decode(whole_BCT).float().numpy()
-    return [np.ascontiguousarray(audio_AS[:, :n]) for audio_AS, n in zip(audio_BAS, samples, strict=True)]
+    return [_turned_down(audio_AS[:, :n]) for audio_AS, n in zip(audio_BAS, samples, strict=True)]
+
+
+def _turned_down(clip_AS: np.ndarray) -> np.ndarray:
+    peak = float(np.abs(clip_AS).max())
+    gain = CEILING / peak if np.isfinite(peak) and peak > CEILING else 1.0
+    return np.ascontiguousarray(clip_AS * np.float32(gain))
 
 
 def _samples(seconds: float, sample_rate: int, clip_samples: int) -> int:

@@ -17,6 +17,7 @@ from tiny_package import SAMPLES, make_package
 from sonarc.contracts.errors import CheckpointError, ModelInputError
 from sonarc.contracts.hashing import sha256_path
 from sonarc.contracts.package import PackageManifest
+from sonarc.runtime.generate import CEILING
 from sonarc.runtime.generator import Generator
 
 
@@ -68,6 +69,15 @@ def test_prompt_and_seed_both_matter(generator: Generator) -> None:
     assert np.array_equal(one, same)
     assert noise_db(one, other_seed) > -10
     assert noise_db(one, other_prompt) > -50  # random weights: the text whispers
+
+
+def test_what_would_clip_is_turned_down_as_a_whole(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    (quiet_AS,) = generator.generate(["a flute"], [0.5], [1])
+    decode = generator._codec.decode
+    monkeypatch.setattr(generator._codec, "decode", lambda z_BCT: 1_000 * decode(z_BCT))
+    (loud_AS,) = generator.generate(["a flute"], [0.5], [1])
+    assert np.abs(loud_AS).max() == pytest.approx(CEILING, rel=1e-5)
+    assert np.corrcoef(quiet_AS.ravel(), loud_AS.ravel())[0, 1] == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize(
