@@ -69,13 +69,13 @@ def build(until: str = "smoke") -> Any:
         if "encode" in wanted:
             latents = task(encode, dataset=dataset).outputs["latents"]
         if "reference" in wanted:
-            measured = task(reference, dataset=dataset)
-            pinned = measured.outputs["reference"]
+            pinning = task(reference, dataset=dataset)
+            pinned = pinning.outputs["reference"]
         if "pretrain" not in wanted:
             return
         training = task(pretrain, latents=latents)
         if "reference" in wanted:
-            training.after(measured)  # minutes: a reference that does not fit is found before the hours
+            training.after(pinning)  # minutes: a reference that does not fit is found before the hours
         base = training.outputs["base"]
         if "tune" not in wanted:
             return

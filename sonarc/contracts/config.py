@@ -467,6 +467,7 @@ def saos() -> SonarcConfig:
         codec=CodecConfig(kind="oobleck", uri=""),
         text=TextConfig(kind="t5", path="google-t5/t5-base", max_tokens=64, width=768),
         dit=DiTConfig(width=1024, depth=16, heads=8, ff_mult=4, patch=1, cond_width=768, global_cond="prepend"),
+        pretrain=PretrainConfig(steps=800, batch=64),
         arc=ArcConfig(
             lr_generator=1e-6,
             lr_discriminator=1e-6,
@@ -480,7 +481,10 @@ def saos() -> SonarcConfig:
             noise_discriminator=NoiseConfig(name="logit_normal"),
             batch=256,
             steps=100_000,
+            checkpoint_every=100,
         ),
+        tune=TuneConfig(steps=30, contrastive_weight=(0.25, 4.0), penalty_weight=(0.0, 1.0)),
+        evaluate=EvaluateConfig(clips=200),
     )
 
 

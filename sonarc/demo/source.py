@@ -59,7 +59,7 @@ class DemoReport:
 def write_demo(
     out: Path,
     *,
-    clips: int = 1600,
+    clips: int,
     samples: int,
     sample_rate: int = 44_100,
     seed: int = 0,
