@@ -69,7 +69,7 @@ def explained() -> Iterator[None]:
 def _run(preset: str, overrides: list[str] | None, runs: Path, quiet: bool, until: str) -> None:
     with explained():
         from pipelines.local import Places, run_pipeline
-        from sonarc.contracts.config import load
+        from sonarc.contracts.presets import load
         from sonarc.report.terminal import print_summary
 
         config = load(preset, overrides or ())
@@ -176,7 +176,7 @@ def serve(runs: Runs = Path("runs"), preset: Preset = "laptop", overrides: Overr
     """Serve the champion: starts the endpoint, or hands the live one the champion if it has another model."""
     with explained():
         from pipelines.champion import serve_champion
-        from sonarc.contracts.config import load
+        from sonarc.contracts.presets import load
 
         state = serve_champion(load(preset, overrides or ()), runs)
         typer.echo(f"Serving at {state.address} (model package {state.package_sha256[:12]}). `sonarc stop` ends it.")
@@ -219,7 +219,7 @@ def config(
 ) -> None:
     """Print the configuration tree that a preset and overrides make."""
     with explained():
-        from sonarc.contracts.config import load
+        from sonarc.contracts.presets import load
 
         tree = load(preset, overrides or ())
         if fields:

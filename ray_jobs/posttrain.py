@@ -8,7 +8,6 @@ from pydantic import ValidationError
 
 from ray_jobs.job import Outcome, StageContext, main
 from ray_jobs.training import Worker, check_workers, train
-from sonarc.arc.tuning import LossWeights, TunedWeights
 from sonarc.contracts import store
 from sonarc.contracts.checkpoint import read_manifest
 from sonarc.contracts.config import ArcConfig
@@ -16,6 +15,7 @@ from sonarc.contracts.dataset import read_latents
 from sonarc.contracts.errors import ConfigError, DataError
 from sonarc.contracts.hashing import sha256_json
 from sonarc.contracts.result import Artifact
+from sonarc.contracts.tuning import LossWeights, TunedWeights
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,12 @@ import ray
 
 from ray_jobs.job import Outcome, StageContext, main, worker_env
 from ray_jobs.parallel import plain_errors
-from sonarc.arc.tuning import LossWeights, Trial, choose
+from sonarc.arc.tuning import choose
 from sonarc.contracts import store
 from sonarc.contracts.config import ArcConfig, SonarcConfig, TextConfig, TuneConfig
 from sonarc.contracts.dataset import read_latents
 from sonarc.contracts.result import Artifact
+from sonarc.contracts.tuning import LossWeights, Trial
 
 if TYPE_CHECKING:
     from sonarc.arc import ArcTrainer

@@ -1,13 +1,33 @@
-"""Fixtures that every room shares: one Ray for the whole suite."""
+"""What every room shares: one Ray for the whole suite, and how the suite is spread over two processes."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 ATTEMPTS = 3
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite's two processes have one core each
+
+
+class _ByRoom(LoadScopeScheduling):
+    """The tests of one folder stay in one process: they share what their fixtures made, Ray above all."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.split("::", 1)[0].rsplit("/", 1)[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return _ByRoom(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The whole pipeline comes first: it mostly waits for processes to start, and the other tests run beside it."""
+    items.sort(key=lambda item: item.path.parent.name != "e2e")  # a stable sort: the rest stays in order
 
 
 @pytest.fixture(scope="session")

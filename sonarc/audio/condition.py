@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyloudnorm
-import soxr
 from numpy.typing import NDArray
 
 from sonarc.audio.decode import Waveform
 from sonarc.audio.refusal import Refused
 from sonarc.contracts.config import AudioConfig, DataConfig
 from sonarc.contracts.dataset import Reason
+
+if TYPE_CHECKING:
+    import pyloudnorm
 
 FADE_SECONDS = 0.005
 """Raised-cosine fade where a clip was cut out of running sound."""
@@ -137,6 +139,8 @@ def _cuts(first: int, last: int, clip: float, data: DataConfig, rate: int) -> li
 def _resample(audio_AS: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np.float32]:
     if rate == wanted:
         return audio_AS
+    import soxr
+
     return np.ascontiguousarray(soxr.resample(audio_AS.T, rate, wanted, quality="HQ").T, dtype=np.float32)
 
 
@@ -153,6 +157,8 @@ def _faded(audio_AS: NDArray[np.float32], rate: int, *, fade_in: bool) -> NDArra
 
 @cache
 def _meter(rate: int) -> pyloudnorm.Meter:
+    import pyloudnorm  # brings scipy.signal, seconds that only ingest needs to spend
+
     return pyloudnorm.Meter(rate)
 
 

@@ -29,21 +29,29 @@ _SCORING = ("sonarc.samplers", "sonarc.runtime", "sonarc.metrics", "sonarc.asset
 
 STAGES: dict[str, StageSpec] = {
     "sources": StageSpec((), ("audio", "data.sources", "data.demo"), ("sonarc.demo", "ray_jobs.sources")),
-    "ingest": StageSpec(("sources",), ("audio", "data"), ("sonarc.audio", "sonarc.data", "ray_jobs.ingest")),
+    "ingest": StageSpec(
+        ("sources",), ("audio", "data"), ("sonarc.audio", "sonarc.data", "ray_jobs.ingest", "ray_jobs.parallel")
+    ),
     "encode": StageSpec(
-        ("ingest",), ("codec",), ("sonarc.assets.codec-v1", "sonarc.codec", "sonarc.data", "ray_jobs.encode")
+        ("ingest",),
+        ("codec",),
+        ("sonarc.assets.codec-v1", "sonarc.codec", "sonarc.data", "ray_jobs.encode", "ray_jobs.parallel"),
     ),
     "reference": StageSpec(
         ("ingest",), ("audio", "evaluate.reference", "evaluate.embedders"), ("sonarc.metrics", "ray_jobs.reference")
     ),
-    "pretrain": StageSpec(("encode",), ("audio", "text", "dit", "pretrain"), (*_MODEL, "ray_jobs.pretrain")),
+    "pretrain": StageSpec(
+        ("encode",), ("audio", "text", "dit", "pretrain"), (*_MODEL, "ray_jobs.pretrain", "ray_jobs.training")
+    ),
     "tune": StageSpec(
         ("ingest", "encode", "reference", "pretrain"),
         ("audio", "arc", "tune", "evaluate.embedders", "evaluate.clap"),
         (*_MODEL, *_SCORING, "sonarc.arc", "ray_jobs.tune"),
     ),
     "posttrain": StageSpec(
-        ("encode", "pretrain", "tune"), ("audio", "arc"), (*_MODEL, "sonarc.arc", "ray_jobs.posttrain")
+        ("encode", "pretrain", "tune"),
+        ("audio", "arc"),
+        (*_MODEL, "sonarc.arc", "ray_jobs.posttrain", "ray_jobs.training"),
     ),
     "evaluate": StageSpec(
         ("ingest", "encode", "reference", "pretrain", "posttrain"),

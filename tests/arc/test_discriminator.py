@@ -7,7 +7,7 @@ import torch
 
 from sonarc.arc import Discriminator
 from sonarc.arc.heads import MaskedGroupNorm, make_head
-from sonarc.contracts import config
+from sonarc.contracts import presets
 from sonarc.contracts.config import HeadConfig
 from sonarc.contracts.errors import ConfigError, ModelInputError
 from sonarc.dit import DiT
@@ -81,7 +81,7 @@ def test_the_published_head_needs_its_64_tokens() -> None:
 
 def test_a_head_longer_than_the_sequence_is_refused_when_the_config_loads() -> None:
     with pytest.raises(ConfigError, match="needs 64 tokens, a clip of 65536 samples has 32"):
-        config.load("ci", ["arc.head.stages=4", "arc.head.kernel=4"])
+        presets.load("ci", ["arc.head.stages=4", "arc.head.kernel=4"])
 
 
 def test_latents_shorter_than_the_head_are_refused(dit: DiT, make_batch) -> None:

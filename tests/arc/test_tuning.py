@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sonarc.arc.tuning import LossWeights, Trial, choose
+from sonarc.arc.tuning import choose
 from sonarc.contracts.errors import StageError
+from sonarc.contracts.tuning import LossWeights, Trial
 
 
 def trial(number: int, frechet: float | None, adherence: float | None) -> Trial:

@@ -22,8 +22,8 @@ from sonarc.checkpoint import (
 )
 from sonarc.contracts import store
 from sonarc.contracts.checkpoint import newest, read_manifest
-from sonarc.contracts.config import load
 from sonarc.contracts.errors import CheckpointError, StoreError
+from sonarc.contracts.presets import load
 from sonarc.dit import DiT
 
 SETTINGS = "a" * 64

@@ -9,8 +9,8 @@ import pytest
 
 from components.launch import StageFailed, launch
 from sonarc.contracts import store
-from sonarc.contracts.config import load
 from sonarc.contracts.errors import SonarcError, StageError
+from sonarc.contracts.presets import load
 from sonarc.contracts.progress import read_progress
 from sonarc.contracts.result import Artifact, StageRequest, StageResult, write_result
 from sonarc.contracts.scores import Score, ScoreSheet, write_scores

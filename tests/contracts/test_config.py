@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from sonarc.contracts.config import PRESETS, Section, SonarcConfig, load, parse
+from sonarc.contracts.config import Section, SonarcConfig, parse
 from sonarc.contracts.errors import ConfigError
+from sonarc.contracts.presets import PRESETS, load
 
 
 @pytest.mark.parametrize("preset", PRESETS)

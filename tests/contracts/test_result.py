@@ -10,9 +10,9 @@ import pytest
 
 from sonarc.contracts import result as module
 from sonarc.contracts import store
-from sonarc.contracts.config import load
 from sonarc.contracts.errors import DataError, GateRefused, StageError
 from sonarc.contracts.hashing import canonical_json, sha256_code
+from sonarc.contracts.presets import load
 from sonarc.contracts.result import (
     Artifact,
     StageRequest,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sonarc.contracts.config import DiTConfig, saos
+from sonarc.contracts.config import DiTConfig
 from sonarc.contracts.errors import ModelInputError
+from sonarc.contracts.presets import saos
 from sonarc.dit import PUBLISHED_PREFIXES, Conditioning, DiT, concatenate_conditioning
 from sonarc.text import TextStates
 

@@ -80,7 +80,7 @@ def test_commands_that_are_shown_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_overrides_that_are_shown_load(page: Path) -> None:
-    from sonarc.contracts.config import load
+    from sonarc.contracts.presets import load
 
     shown = re.findall(r"--set ('[^']+'|[^\s`\")]+)", page.read_text(encoding="utf-8"))
     load("laptop", [override.strip("'") for override in shown if "<" not in override])

@@ -14,7 +14,8 @@ import soundfile
 
 from pipelines.local import Places, RunOutcome, run_pipeline
 from serving import control
-from sonarc.contracts.config import SonarcConfig, load
+from sonarc.contracts.config import SonarcConfig
+from sonarc.contracts.presets import load
 from sonarc.contracts.stages import STAGES
 
 pytestmark = pytest.mark.timeout(1_800)  # the whole pipeline runs in the first fixture; busy machines are slow

@@ -26,8 +26,8 @@ MAY_IMPORT = {
 """Room → rooms it may import. Components launch jobs by name; those without Ray run in the component itself."""
 
 SCIENCE = (
-    "arc", "audio", "checkpoint", "codec", "data", "demo", "dit", "flow", "metrics", "runtime", "samplers", "text",
-    "training",
+    "arc", "audio", "checkpoint", "codec", "data", "demo", "dit", "flow", "metrics", "published", "runtime", "samplers",
+    "text", "training",
 )  # fmt: skip
 
 PACKING = {

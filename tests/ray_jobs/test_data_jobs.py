@@ -15,9 +15,10 @@ from ray_jobs import encode, ingest, sources
 from sonarc.codec.config import SpectralCodecConfig
 from sonarc.codec.package import load_codec, save_codec
 from sonarc.codec.spectral import SpectralCodec
-from sonarc.contracts.config import SonarcConfig, SourceConfig, ci
+from sonarc.contracts.config import SonarcConfig, SourceConfig
 from sonarc.contracts.dataset import read_dataset, read_latents
 from sonarc.contracts.errors import DataError, SourceError, StoreError
+from sonarc.contracts.presets import ci
 from sonarc.contracts.progress import read_progress
 from sonarc.contracts.result import StageRequest, StageResult, cached_result
 from sonarc.contracts.stage import execute

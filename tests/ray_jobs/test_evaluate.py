@@ -17,9 +17,10 @@ from sonarc.audio import encode_flac
 from sonarc.checkpoint import save_checkpoint, sections
 from sonarc.codec.package import load_codec
 from sonarc.contracts import store
-from sonarc.contracts.config import SonarcConfig, TextConfig, load
+from sonarc.contracts.config import SonarcConfig, TextConfig
 from sonarc.contracts.dataset import LatentsManifest, read_dataset, write_latents
 from sonarc.contracts.errors import DataError
+from sonarc.contracts.presets import load
 from sonarc.contracts.reference import read_reference, write_reference
 from sonarc.contracts.result import Artifact, StageRequest, StageResult, write_result
 from sonarc.contracts.scores import ScoreSheet, read_scores

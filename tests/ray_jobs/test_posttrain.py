@@ -10,14 +10,15 @@ from one_worker import train_here
 from tiny_latents import write_encode_stage
 
 from ray_jobs import posttrain, pretrain
-from sonarc.arc.tuning import LossWeights, Trial, TunedWeights
 from sonarc.checkpoint import load_checkpoint, load_dit
 from sonarc.contracts import store
-from sonarc.contracts.config import SonarcConfig, load
+from sonarc.contracts.config import SonarcConfig
 from sonarc.contracts.errors import DataError
+from sonarc.contracts.presets import load
 from sonarc.contracts.progress import read_progress
 from sonarc.contracts.result import Artifact, StageRequest, StageResult, write_result
 from sonarc.contracts.stage import execute
+from sonarc.contracts.tuning import LossWeights, Trial, TunedWeights
 from sonarc.tracking.runs import NullRun
 
 OVERRIDES = (

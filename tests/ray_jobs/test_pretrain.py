@@ -12,8 +12,9 @@ from tiny_latents import write_encode_stage
 
 from ray_jobs import pretrain
 from sonarc.checkpoint import load_checkpoint, load_dit
-from sonarc.contracts.config import SonarcConfig, load
+from sonarc.contracts.config import SonarcConfig
 from sonarc.contracts.errors import ConfigError
+from sonarc.contracts.presets import load
 from sonarc.contracts.progress import read_progress
 from sonarc.contracts.result import StageRequest, StageResult
 from sonarc.contracts.stage import execute

@@ -13,12 +13,13 @@ from tiny_latents import write_encode_stage
 
 from ray_jobs import tune
 from ray_jobs.tune import Measured, Settings
-from sonarc.arc.tuning import LossWeights
 from sonarc.contracts import store
-from sonarc.contracts.config import SonarcConfig, load
+from sonarc.contracts.config import SonarcConfig
 from sonarc.contracts.errors import ConfigError, StageError
+from sonarc.contracts.presets import load
 from sonarc.contracts.result import Artifact, StageRequest, StageResult, write_result
 from sonarc.contracts.stage import execute
+from sonarc.contracts.tuning import LossWeights
 from sonarc.tracking.runs import NullRun
 
 pytestmark = pytest.mark.usefixtures("ray_local")

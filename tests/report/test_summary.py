@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from report_example import example_sheet, example_summary
 
-from sonarc.contracts.config import ci
 from sonarc.contracts.dataset import DatasetManifest, Shard, SplitCount, write_dataset
 from sonarc.contracts.errors import DataError
+from sonarc.contracts.presets import ci
 from sonarc.contracts.result import Artifact, StageFailure, StageResult
 from sonarc.contracts.scores import write_scores
 from sonarc.contracts.stages import STAGES
