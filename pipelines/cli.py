@@ -150,6 +150,40 @@ def train_clap(
         typer.echo(f"{out}: clap {shipped.train_clap(dataset, out)}")
 
 
+@app.command("import-checkpoint", rich_help_panel="Models")
+def import_checkpoint(
+    config: Annotated[Path, typer.Argument(help="The release's `model_config.json`.")],
+    weights: Annotated[Path, typer.Argument(help="Its `model.safetensors` or `model.ckpt`.")],
+    out: Annotated[str, typer.Option(help="New folder for the checkpoint and the codec.")] = "imported",
+) -> None:
+    """Bring in a model published in the layout of Stable Audio Open Small; every key must fit.
+
+    Nothing but tensors is read from a `.ckpt`. T5 is not in the file: `text.path` names it.
+    """
+    with explained():
+        from sonarc.published import import_checkpoint as bring_in
+
+        found = bring_in(config, weights, out)
+        typer.echo(f"{found.kind} of {found.parameters / 1e6:,.1f} M parameters in {found.tensors} tensors")
+        typer.echo(f"checkpoint  {found.checkpoint}")
+        typer.echo(f"codec       {found.codec}")
+
+
+@app.command("export-checkpoint", rich_help_panel="Models")
+def export_checkpoint(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint folder that came from import-checkpoint.")],
+    out: Annotated[Path, typer.Option(help="Folder for `model_config.json` and `model.safetensors`.")] = Path(
+        "exported"
+    ),
+) -> None:
+    """Write an imported model in its published layout again, byte for byte if it was not trained since."""
+    with explained():
+        from sonarc.published import export_checkpoint as give_back
+
+        for path in give_back(checkpoint, out):
+            typer.echo(str(path))
+
+
 @app.command(rich_help_panel="Daily")
 def generate(
     prompt: Annotated[str, typer.Argument(help="What it should sound like.")],

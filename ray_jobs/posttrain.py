@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -16,6 +17,10 @@ from sonarc.contracts.errors import ConfigError, DataError
 from sonarc.contracts.hashing import sha256_json
 from sonarc.contracts.result import Artifact
 from sonarc.contracts.tuning import LossWeights, TunedWeights
+
+if TYPE_CHECKING:
+    from sonarc.arc.alignment import ClapAlignment
+    from sonarc.text import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,10 @@ def loop(worker: Worker, settings: Settings) -> None:
     arc, shaping = settings.arc, settings.sha256()
     base, bound = load_dit(settings.base_uri)
     latents = load_latents(settings.latents_uri, settings.dataset_uri, "train")
-    data = ArcData(latents, load_text_encoder(bound.text), arc, patch=bound.dit.patch)
-    trainer = ArcTrainer(base.to(worker.device), arc, seed=arc.seed, wrap=worker.wrap)
+    encoder = load_text_encoder(bound.text)
+    data = ArcData(latents, encoder, arc, patch=bound.dit.patch)
+    alignment = _alignment(settings, bound.codec.uri, encoder) if arc.clap_weight else None
+    trainer = ArcTrainer(base.to(worker.device), arc, seed=arc.seed, wrap=worker.wrap, alignment=alignment)
     start = 0
     if (saved := worker.resume(shaping)) is not None:
         trainer.load(saved.model, saved.state)
@@ -66,6 +73,18 @@ def loop(worker: Worker, settings: Settings) -> None:
                 config_sha256=shaping,
                 lineage=settings.lineage,
             )
+
+
+def _alignment(settings: Settings, codec_uri: str, encoder: TextEncoder) -> ClapAlignment:
+    from sonarc.arc.alignment import ClapAlignment
+    from sonarc.codec.package import load_codec
+    from sonarc.metrics.embedders.clap import load_clap
+    from sonarc.runtime.generate import silence_latent
+
+    codec = load_codec(codec_uri)
+    alignment = ClapAlignment(codec, load_clap(settings.arc.clap), silence_latent(codec))
+    alignment.check(encoder)
+    return alignment
 
 
 def run(context: StageContext) -> Outcome:

@@ -4,7 +4,7 @@ and nothing is what one step of a flow model gives."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
@@ -110,10 +110,10 @@ class Perceptron(nn.Module):
         return cut
 
 
-def pretrain_toy(latents: LatentSet, steps: int) -> Perceptron:
+def pretrain_toy(latents: LatentSet, steps: int, make: Callable[[], nn.Module] = Perceptron) -> nn.Module:
     """A base model: rectified flow from scratch."""
     torch.manual_seed(0)
-    model, encoder = Perceptron(), ToyEncoder()
+    model, encoder = make(), ToyEncoder()
     config = PretrainConfig(steps=steps, batch=128, lr=3e-3, noise=NoiseConfig(name="uniform"))
     optimizer = adamw(model, lr=config.lr, betas=config.betas, weight_decay=0.0)
     rng = np.random.default_rng(0)

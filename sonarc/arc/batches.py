@@ -53,7 +53,10 @@ class ArcData:
 
     def __call__(self, step: int, side: Side, part: slice = slice(None)) -> tuple[ArcBatch, ArcDraws]:
         """One side's batch and draws at a step, or a worker's part of them. Both sides never share a batch."""
-        latents, turn = self._latents, 2 * step + (side == "generator")
+        latents, ode = self._latents, self._config.ode_warmup
+        if step < ode.steps:
+            step -= step % ode.refresh  # a batch of trajectories serves several steps
+        turn = 2 * step + (side == "generator")
         items_B = self._plan.items(turn)
         captions = [
             latents.captions[item][self._plan.caption(turn, int(item), len(latents.captions[item]))] for item in items_B

@@ -11,7 +11,7 @@ Source: arXiv 2505.08175, section 3, and the defects of its reference implementa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -138,10 +138,20 @@ def discriminator_step(
     return StepLoss(loss, {name: value.detach() for name, value in metrics.items()})
 
 
+Alignment = Callable[[Tensor, Conditioning, Tensor], Tensor]
+"""`alignment(x̂0_BCT, cond, mask_BT) -> loss`: how far estimates are from their prompts."""
+
+
 def generator_step(
-    generator: nn.Module, discriminator: nn.Module, batch: ArcBatch, draws: ArcDraws, config: ArcConfig
+    generator: nn.Module,
+    discriminator: nn.Module,
+    batch: ArcBatch,
+    draws: ArcDraws,
+    config: ArcConfig,
+    alignment: Alignment | None = None,
 ) -> StepLoss:
-    """`L_G`, with gradients to the generator only: D's weights and its real branch build no graph."""
+    """`L_G` (+ an alignment term), with gradients to the generator only: D's weights and its real branch build no
+    graph."""
     fake_BCT = estimate_clean(generator, batch, draws)
     fake_s_BCT = interpolate(fake_BCT, draws.renoise_BCT, draws.s_B)
     with torch.no_grad():
@@ -150,7 +160,11 @@ def generator_step(
     with frozen(discriminator):
         fake, weight_BM = score_together(discriminator, {"fake": (fake_s_BCT, batch.real.cond)}, batch, draws)
     loss_g = losses.GENERATOR[config.loss](real["real"], fake["fake"], weight_BM)
-    return StepLoss(config.adversarial_weight * loss_g, {"loss_g": loss_g.detach()})
+    loss, metrics = config.adversarial_weight * loss_g, {"loss_g": loss_g.detach()}
+    if alignment is not None and config.clap_weight:
+        loss_a = alignment(fake_BCT, batch.real.cond, batch.real.mask_BT)
+        loss, metrics = loss + config.clap_weight * loss_a, metrics | {"loss_clap": loss_a.detach()}
+    return StepLoss(loss, metrics)
 
 
 def estimate_clean(generator: nn.Module, batch: ArcBatch, draws: ArcDraws) -> Tensor:

@@ -1,7 +1,8 @@
 """The ARC loop body: two networks, two optimizers, one moving average, no Ray.
 
 Per step a discriminator update and a generator update, each on its own batch, one optimizer step a batch.
-For the first `generator_delay` steps only the discriminator learns.
+For the first `generator_delay` steps only the discriminator learns. With an ODE warm-up, the generator alone learns
+before all that, from the frozen base.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from sonarc.arc.discriminator import Discriminator, FeatureModel
-from sonarc.arc.steps import ArcBatch, ArcDraws, StepLoss, discriminator_step, generator_step
+from sonarc.arc.steps import Alignment, ArcBatch, ArcDraws, StepLoss, discriminator_step, generator_step
+from sonarc.arc.warmup import Trajectories, follow, warmup_step
 from sonarc.checkpoint import load_optimizer, load_tensors, optimizer_tensors
 from sonarc.contracts.config import ArcConfig
 from sonarc.contracts.errors import CheckpointError, ModelInputError
@@ -32,19 +34,32 @@ class ArcTrainer:
         config: weights, rates, delays.
         seed: of the discriminator's head.
         wrap: makes a module's backward pass average over workers (DDP); by default nothing.
+        alignment: the loss that `config.clap_weight` weighs.
 
     Raises:
-        ModelInputError: the base has no feature tap.
+        ModelInputError: the base has no feature tap, or a weight of the alignment came without one.
     """
 
     def __init__(
-        self, base: nn.Module, config: ArcConfig, *, seed: int = 0, wrap: Wrap = lambda module: module
+        self,
+        base: nn.Module,
+        config: ArcConfig,
+        *,
+        seed: int = 0,
+        wrap: Wrap = lambda module: module,
+        alignment: Alignment | None = None,
     ) -> None:
         if not isinstance(base, FeatureModel):
             raise ModelInputError(
                 f"{type(base).__name__} has no feature tap for a discriminator.", "Give it `features` and `trunk`."
             )
-        self.config = config
+        if config.clap_weight and alignment is None:
+            raise ModelInputError(
+                f"arc.clap_weight is {config.clap_weight}, but no alignment was given.", "Give one, or set it to 0."
+            )
+        self.config, self._alignment = config, alignment
+        self._teacher = copy.deepcopy(base).requires_grad_(False).eval() if config.ode_warmup.steps else None
+        self._trajectories: tuple[int, Trajectories] | None = None
         self.generator = copy.deepcopy(base).requires_grad_(True).train()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -76,16 +91,34 @@ class ArcTrainer:
         config = self.config
         batch_d, batch_g = (batch.to(self._device) for batch in batches)
         draws_d, draws_g = (drawn.to(self._device) for drawn in draws)
+        if self._teacher is not None and step < config.ode_warmup.steps:
+            return self._warm_up(self._teacher, step, batch_g, draws_g)
+        step -= config.ode_warmup.steps
         scale = linear_warmup(step, config.warmup_steps)
         # The side that does not learn is called unwrapped: its part builds no graph for DDP to wait for.
         found = discriminator_step(self.generator, self._discriminator, batch_d, draws_d, config)
         norm = self._update(found, self.discriminator, self.optimizer_d, scale * config.lr_discriminator)
         metrics = {**found.metrics, "loss": found.loss.detach(), "grad_norm_d": torch.tensor(norm)}
         if step >= config.generator_delay:
-            found = generator_step(self._generator, self.discriminator, batch_g, draws_g, config)
+            found = generator_step(self._generator, self.discriminator, batch_g, draws_g, config, self._alignment)
             norm = self._update(found, self.generator, self.optimizer_g, scale * config.lr_generator)
-            self.ema.update(step - config.generator_delay + 1)
+            self.ema.update(config.ode_warmup.steps + step - config.generator_delay + 1)
             metrics |= {**found.metrics, "grad_norm_g": torch.tensor(norm)}
+        return {name: float(value) for name, value in metrics.items()}
+
+    def _warm_up(self, teacher: nn.Module, step: int, batch: ArcBatch, draws: ArcDraws) -> dict[str, float]:
+        """A step of the ODE warm-up. Batch and noise stay the same for `refresh` steps, and so do trajectories."""
+        config, ode = self.config, self.config.ode_warmup
+        number, turn = divmod(step, ode.refresh)
+        if self._trajectories is None or self._trajectories[0] != number:
+            self._trajectories = (number, follow(teacher, batch, draws.noise_BCT, ode))
+        # A clip's level s, of no other use here, chooses its first point; the others follow evenly spread.
+        first_B, stride = (draws.s_B * ode.sampling_steps).long(), max(1, ode.sampling_steps // ode.refresh)
+        point_B = (first_B + turn * stride) % ode.sampling_steps
+        found = warmup_step(self._generator, batch, self._trajectories[1], point_B)
+        norm = self._update(found, self.generator, self.optimizer_g, config.lr_generator)
+        self.ema.update(step + 1)
+        metrics = found.metrics | {"loss": found.loss.detach(), "grad_norm_g": torch.tensor(norm)}
         return {name: float(value) for name, value in metrics.items()}
 
     def state(self) -> dict[str, dict[str, Tensor]]:

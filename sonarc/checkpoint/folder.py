@@ -43,6 +43,8 @@ class ModelSections(BaseModel):
     codec: CodecConfig
     text: TextConfig
     dit: DiTConfig
+    published: dict[str, Any] | None = None
+    """The `model_config.json` of an imported model, for its export; None for Sonarc's own."""
 
 
 def sections(config: SonarcConfig) -> ModelSections:

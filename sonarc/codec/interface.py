@@ -42,4 +42,4 @@ class Codec(Protocol):
         padded with silence. Deterministic: the posterior's mean."""
 
     def decode(self, z_BCT: Tensor) -> Tensor:
-        """Audio `(B, A, T · hop)` of standardised latents."""
+        """Audio `(B, A, T · hop)` of standardised latents, differentiable in them."""

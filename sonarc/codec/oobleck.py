@@ -74,7 +74,6 @@ class OobleckCodec(nn.Module):
         mean: Tensor = self.vae.encode(audio).latent_dist.mode()
         return mean
 
-    @torch.no_grad()
     def decode(self, z_BCT: Tensor) -> Tensor:
         if z_BCT.ndim != 3 or z_BCT.shape[1] != self.latent_channels or z_BCT.shape[2] == 0:
             raise ModelInputError(

@@ -1,4 +1,6 @@
-"""A codec on disk: `model.safetensors` (float16) and `config.json`, with `card.md` for people.
+"""A codec on disk: `model.safetensors` and `config.json`, with `card.md` for people.
+
+A spectral codec is stored in float16, an Oobleck as it came.
 
 A codec's hash covers its configuration and its stored weights; it is the same before and after a round trip.
 """
@@ -26,7 +28,8 @@ _CONFIG: TypeAdapter[SpectralCodecConfig | OobleckCodecConfig] = TypeAdapter(Spe
 def _stored(codec: SpectralCodec | OobleckCodec) -> tuple[bytes, bytes]:
     """The bytes of `config.json` and `model.safetensors`."""
     config = canonical_json(codec.config.model_dump(mode="json")) + "\n"
-    tensors = {name: tensor.detach().half().contiguous() for name, tensor in codec.state_dict().items()}
+    dtype = torch.float16 if isinstance(codec, SpectralCodec) else None
+    tensors = {name: tensor.detach().to(dtype).contiguous() for name, tensor in codec.state_dict().items()}
     return config.encode(), safetensors.torch.save(tensors)
 
 
@@ -40,7 +43,7 @@ def save_codec(codec: SpectralCodec | OobleckCodec, uri: str, card: str = "") ->
     """Write a codec folder, `config.json` last, and return its hash.
 
     Args:
-        codec: what to store; weights are rounded to float16.
+        codec: what to store; a spectral codec's weights are rounded to float16.
         uri: folder, local or in a bucket.
         card: Markdown for `card.md`; none is written when empty.
     """

@@ -197,7 +197,6 @@ class SpectralCodec(nn.Module):
         z_BCT: Tensor = (mean - self.latent_mean) / self.latent_std
         return z_BCT
 
-    @torch.no_grad()
     def decode(self, z_BCT: Tensor) -> Tensor:
         if z_BCT.ndim != 3 or z_BCT.shape[1] != self.latent_channels or z_BCT.shape[2] == 0:
             raise ModelInputError(

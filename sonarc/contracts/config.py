@@ -205,9 +205,22 @@ class HeadConfig(Section):
         return self.kernel * 2**self.stages if self.kind == "conv" else 4
 
 
+class OdeWarmupConfig(Section):
+    """Before ARC, the generator learns where the frozen base's guided trajectories end."""
+
+    steps: Annotated[int, Field(ge=0)] = 0
+    """Steps of it, of `arc.steps`; 0: none."""
+    sampling_steps: Annotated[int, Field(ge=2)] = 20
+    """Steps of a trajectory of the base."""
+    cfg: PositiveFloat = 4.0
+    """Guidance of a trajectory."""
+    refresh: Positive = 8
+    """Steps that learn from one batch of trajectories, each from other points of them."""
+
+
 class ArcConfig(Section):
     steps: Positive = 60
-    """Pairs of a discriminator and a generator step."""
+    """Pairs of a discriminator and a generator step, and the steps of the warm-up before them."""
     batch: Positive = 12
     """Clips a step, over all workers."""
     lr_generator: PositiveFloat = 1e-4
@@ -229,6 +242,13 @@ class ArcConfig(Section):
     """Weight of the approximated R1/R2 penalty; 0 disables it."""
     penalty_sigma: PositiveFloat = 0.05
     """Noise of the approximated penalty."""
+    ode_warmup: OdeWarmupConfig = OdeWarmupConfig()
+    """Off by default."""
+    clap_weight: NonNegative = 0.0
+    """Weight of `1 - cos` between a generated clip and its prompt in the space of `clap`; 0: off. The score `adherence`
+    of a generator trained so, by the same CLAP, is no independent measurement."""
+    clap: str = "clap-v1"
+    """The CLAP of that term: one shipped with Sonarc by name, or a folder's location."""
     discriminator_depth: Positive = 4
     """Blocks of the pre-trained DiT the discriminator keeps."""
     head: HeadConfig = HeadConfig()
@@ -243,6 +263,8 @@ class ArcConfig(Section):
     def _pairs(self) -> Self:
         if self.batch == 1 and self.contrastive_weight:
             raise ValueError("a batch of 1 has no wrong prompt for the contrastive term; raise batch")
+        if self.ode_warmup.steps > self.steps:
+            raise ValueError(f"ode_warmup.steps {self.ode_warmup.steps} exceeds steps {self.steps}")
         return self
 
 

@@ -72,11 +72,25 @@ class DiT(nn.Module):
         Raises:
             ModelInputError: shapes that do not fit the model or each other.
         """
-        h_BND, global_BD = self._states(x_BCT, t_B, cond, mask_BT, self.config.depth)
-        out_BNC = self.transformer.out(h_BND, global_BD)
-        frames_BTC = _unpatch(out_BNC, self.config.patch)
-        frames_BTC = frames_BTC + _pointwise(self.postprocess_conv, frames_BTC)
-        return frames_BTC.transpose(1, 2).to(x_BCT.dtype)
+        return self._velocity(x_BCT, *self._states(x_BCT, t_B, cond, mask_BT, self.config.depth))
+
+    def velocity(self, x_BCT: Tensor, t_B: Tensor, cross_attn_cond: Tensor, global_embed: Tensor) -> Tensor:
+        """The velocity under conditioning tensors of one's own, as published models take them.
+
+        Args:
+            x_BCT, t_B: as for `forward`.
+            cross_attn_cond: `(B, M, E)` with E = `cond_width`: text states, then the duration's embedding.
+            global_embed: `(B, E)`: the duration's embedding.
+
+        Raises:
+            ModelInputError: the model pools its text (`global_cond="adaln"`), which these tensors do not hold.
+        """
+        if self.to_pooled_embed is not None:
+            raise ModelInputError(
+                "A model with global_cond 'adaln' also reads pooled text.", "Call it with a Conditioning."
+            )
+        h_BND, global_BD = self._run(x_BCT, t_B, cross_attn_cond, global_embed, None, None, self.config.depth)
+        return self._velocity(x_BCT, h_BND, global_BD)
 
     def features(
         self, x_BCT: Tensor, t_B: Tensor, cond: Conditioning, *, depth: int, mask_BT: Tensor | None = None
@@ -111,11 +125,32 @@ class DiT(nn.Module):
         copied.postprocess_conv = None  # type: ignore[assignment]
         return copied
 
+    def _velocity(self, x_BCT: Tensor, h_BND: Tensor, global_BD: Tensor) -> Tensor:
+        out_BNC = self.transformer.out(h_BND, global_BD)
+        frames_BTC = _unpatch(out_BNC, self.config.patch)
+        frames_BTC = frames_BTC + _pointwise(self.postprocess_conv, frames_BTC)
+        return frames_BTC.transpose(1, 2).to(x_BCT.dtype)
+
     def _states(
         self, x_BCT: Tensor, t_B: Tensor, cond: Conditioning, mask_BT: Tensor | None, depth: int
     ) -> tuple[Tensor, Tensor]:
         self._check(x_BCT, t_B, cond, mask_BT)
-        context_BMD, global_BD = self._condition(t_B, cond)
+        return self._run(x_BCT, t_B, *self._condition(cond), mask_BT, depth)
+
+    def _run(
+        self,
+        x_BCT: Tensor,
+        t_B: Tensor,
+        context_BME: Tensor,
+        global_BE: Tensor,
+        pooled_BE: Tensor | None,
+        mask_BT: Tensor | None,
+        depth: int,
+    ) -> tuple[Tensor, Tensor]:
+        context_BMD = self.to_cond_embed(context_BME)
+        global_BD = self.to_timestep_embed(self.timestep_features(t_B)) + self.to_global_embed(global_BE)
+        if self.to_pooled_embed is not None and pooled_BE is not None:
+            global_BD = global_BD + self.to_pooled_embed(pooled_BE)
         frames_BTC = x_BCT.transpose(1, 2)
         frames_BTC = frames_BTC + _pointwise(self.preprocess_conv, frames_BTC)
         h_BND = self.transformer.project_in(_patch(frames_BTC, self.config.patch))
@@ -128,15 +163,17 @@ class DiT(nn.Module):
         h_BND = self.transformer.run(h_BND, context_BMD, global_BD, bias, depth=depth, recompute=self.recompute)
         return h_BND[:, int(prepended) :], global_BD
 
-    def _condition(self, t_B: Tensor, cond: Conditioning) -> tuple[Tensor, Tensor]:
-        """The sequence that cross-attention reads and the global condition."""
+    def _condition(self, cond: Conditioning) -> tuple[Tensor, Tensor, Tensor]:
+        """The sequence that cross-attention reads, the global condition, and the pooled text, before projection.
+
+        A null text leaves the whole sequence zero, its duration token too, as in published models' guidance; the
+        global condition keeps the duration.
+        """
         text = self.conditioners["prompt"](cond.text)
         duration_BE = self.conditioners["seconds_total"](cond.seconds_B)
-        context_BMD = self.to_cond_embed(torch.cat((text.tokens_BLE, duration_BE[:, None]), dim=1))
-        global_BD = self.to_timestep_embed(self.timestep_features(t_B)) + self.to_global_embed(duration_BE)
-        if self.to_pooled_embed is not None:
-            global_BD = global_BD + self.to_pooled_embed(text.pooled())
-        return context_BMD, global_BD
+        asked_B1 = text.mask_BL.any(dim=1, keepdim=True)
+        context_BME = torch.cat((text.tokens_BLE, (duration_BE * asked_B1)[:, None]), dim=1)
+        return context_BME, duration_BE, text.pooled()
 
     def _check(self, x_BCT: Tensor, t_B: Tensor, cond: Conditioning, mask_BT: Tensor | None) -> None:
         channels, patch = self.config.latent_channels, self.config.patch

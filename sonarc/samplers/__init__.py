@@ -5,6 +5,7 @@ from __future__ import annotations
 from sonarc.samplers.dpmpp import dpmpp_2m
 from sonarc.samplers.euler import euler
 from sonarc.samplers.guidance import with_cfg, without_cfg
+from sonarc.samplers.known import Known, Start
 from sonarc.samplers.noise import Noise, noise_from_seeds, seeded_noise
 from sonarc.samplers.pingpong import Velocity, pingpong
 from sonarc.samplers.sample import BASE_SAMPLER, GENERATOR_SAMPLER, sample_base, sample_generator
@@ -13,7 +14,9 @@ from sonarc.samplers.schedule import logsnr_schedule, shift_schedule, uniform_sc
 __all__ = [
     "BASE_SAMPLER",
     "GENERATOR_SAMPLER",
+    "Known",
     "Noise",
+    "Start",
     "Velocity",
     "dpmpp_2m",
     "euler",

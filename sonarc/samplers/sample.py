@@ -11,8 +11,9 @@ from sonarc.contracts.errors import ModelInputError
 from sonarc.dit import Conditioning
 from sonarc.samplers.dpmpp import dpmpp_2m
 from sonarc.samplers.guidance import Model, with_cfg, without_cfg
+from sonarc.samplers.known import Known, Start
 from sonarc.samplers.noise import Noise, seeded_noise
-from sonarc.samplers.pingpong import pingpong
+from sonarc.samplers.pingpong import Velocity, pingpong
 from sonarc.samplers.schedule import logsnr_schedule, uniform_schedule
 
 GENERATOR_SAMPLER = "pingpong"
@@ -21,7 +22,15 @@ BASE_SAMPLER = "dpmpp_2m"
 
 @torch.no_grad()
 def sample_generator(
-    model: Model, cond: Conditioning, seeds: Sequence[int], mask_BT: Tensor, *, steps: int, channels: int = 64
+    model: Model,
+    cond: Conditioning,
+    seeds: Sequence[int],
+    mask_BT: Tensor,
+    *,
+    steps: int,
+    start: Start | None = None,
+    known: Known | None = None,
+    channels: int = 64,
 ) -> Tensor:
     """Latents `(B, C, T)` of an ARC generator: ping-pong, no guidance.
 
@@ -31,13 +40,17 @@ def sample_generator(
         seeds: one an item; the item's noise depends on nothing else.
         mask_BT: True on true frames; what comes out beyond them means nothing.
         steps: network evaluations.
+        start: latents to begin from instead of pure noise.
+        known: frames to keep.
         channels: latent channels C.
 
     Raises:
-        ModelInputError: no steps, or another number of seeds than prompts.
+        ModelInputError: no steps, another number of seeds than prompts, or given latents that do not fit.
     """
     noise = _noise(cond, seeds, mask_BT, channels)
-    return pingpong(without_cfg(model, cond, mask_BT), noise(0), logsnr_schedule(steps), noise)
+    velocity = _edited(without_cfg(model, cond, mask_BT), known)
+    x_BCT, level = _begin(noise, start)
+    return pingpong(velocity, x_BCT, logsnr_schedule(steps, start=level), noise)
 
 
 @torch.no_grad()
@@ -50,6 +63,8 @@ def sample_base(
     steps: int,
     cfg: float,
     negative: Conditioning | None = None,
+    start: Start | None = None,
+    known: Known | None = None,
     channels: int = 64,
 ) -> Tensor:
     """Latents `(B, C, T)` of a base model: DPM-Solver++(2M) with guidance. Arguments as `sample_generator`.
@@ -59,8 +74,17 @@ def sample_base(
         negative: what to move away from instead of the null text.
     """
     noise = _noise(cond, seeds, mask_BT, channels)
-    velocity = with_cfg(model, cond, cfg, negative=negative, mask_BT=mask_BT)
-    return dpmpp_2m(velocity, noise(0), uniform_schedule(steps))
+    velocity = _edited(with_cfg(model, cond, cfg, negative=negative, mask_BT=mask_BT), known)
+    x_BCT, level = _begin(noise, start)
+    return dpmpp_2m(velocity, x_BCT, uniform_schedule(steps, start=level))
+
+
+def _begin(noise: Noise, start: Start | None) -> tuple[Tensor, float]:
+    return (noise(0), 1.0) if start is None else (start.at(noise(0)), start.noise)
+
+
+def _edited(velocity: Velocity, known: Known | None) -> Velocity:
+    return velocity if known is None else known.guide(velocity)
 
 
 def _noise(cond: Conditioning, seeds: Sequence[int], mask_BT: Tensor, channels: int) -> Noise:

@@ -20,29 +20,33 @@ def check_steps(steps: int) -> None:
         raise ModelInputError(f"The number of sampling steps is {steps}.", "Use 1 or more, such as 4 or 8.")
 
 
-def logsnr_schedule(steps: int, *, logsnr_min: float = -6.0, logsnr_max: float = 2.0) -> Tensor:
-    """The ARC generator's schedule: linear in logSNR, `t = sigmoid(-logSNR)`, ends forced to 1 and 0.
+def logsnr_schedule(steps: int, *, start: float = 1.0, logsnr_min: float = -6.0, logsnr_max: float = 2.0) -> Tensor:
+    """The ARC generator's schedule: linear in logSNR, `t = sigmoid(-logSNR)`, ends forced to `start` and 0.
 
     4 steps: 1, .982014, .880797, .5, 0. Source: stable-audio-tools, the sampling of the released ARC models.
 
     Args:
         steps: network evaluations N, at least 1.
-        logsnr_min: logSNR of the (replaced) first point.
+        start: first noise level; below 1 the trajectory begins with something of given latents.
+        logsnr_min: logSNR of the (replaced) first point, where `start` is not above it.
         logsnr_max: logSNR of the (replaced) last point.
 
     Returns:
         `(N + 1,)` float32, strictly decreasing.
     """
     check_steps(steps)
-    t = torch.sigmoid(-torch.linspace(logsnr_min, logsnr_max, steps + 1, dtype=torch.float64))
-    t[0], t[-1] = 1.0, 0.0
+    first = logsnr_min if start >= 1 else max(logsnr_min, math.log((1 - start) / start))
+    # A start that is cleaner than the usual last point still needs room to fall.
+    last = max(logsnr_max, first + 1)
+    t = torch.sigmoid(-torch.linspace(first, last, steps + 1, dtype=torch.float64))
+    t[0], t[-1] = start, 0.0
     return t.float()
 
 
-def uniform_schedule(steps: int) -> Tensor:
-    """Equally spaced t: `(N + 1,)` float32 from 1 to 0."""
+def uniform_schedule(steps: int, *, start: float = 1.0) -> Tensor:
+    """Equally spaced t: `(N + 1,)` float32 from `start` to 0."""
     check_steps(steps)
-    return torch.linspace(1.0, 0.0, steps + 1)
+    return torch.linspace(start, 0.0, steps + 1)
 
 
 def shift_schedule(t_N: Tensor, frames: int) -> Tensor:

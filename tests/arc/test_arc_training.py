@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from arc_toy import TEXT, ToyEncoder, pretrain_toy, sample_toy, toy_arc, toy_dit_config, toy_latents
+from arc_toy import (
+    CHANNELS,
+    TEXT,
+    Perceptron,
+    ToyEncoder,
+    pretrain_toy,
+    sample_toy,
+    toy_arc,
+    toy_dit_config,
+    toy_latents,
+)
+from arc_unet import UNet1d
 
 from sonarc.arc import ArcData, ArcTrainer
 from sonarc.checkpoint import load_checkpoint, save_checkpoint
@@ -178,12 +190,13 @@ def test_latents_that_are_not_finite_are_refused() -> None:
         ArcData(latents, ToyEncoder(), toy_arc(), patch=1)
 
 
-def test_post_training_makes_one_step_samples_better() -> None:
+@pytest.mark.parametrize("make", [Perceptron, lambda: UNet1d(CHANNELS, TEXT)], ids=["perceptron", "unet"])
+def test_post_training_makes_one_step_samples_better(make: Callable[[], torch.nn.Module]) -> None:
     # One step of a flow model gives the mean of what fits the prompt; here it is nothing. No transformer is
     # needed for it: ARC takes any velocity model with a feature tap.
     latents, held_out, config = toy_latents(512), toy_latents(512, seed=1), toy_arc()
     real = gaussian(held_out.latents_NCT.reshape(512, -1))
-    base = pretrain_toy(latents, 400)
+    base = pretrain_toy(latents, 400, make)
     trainer, data = ArcTrainer(base, config), ArcData(latents, ToyEncoder(), config, patch=1)
     for step in range(100):
         one_step(trainer, data, step)

@@ -73,7 +73,7 @@ def test_commands_that_are_shown_exist(page: Path) -> None:
     from pipelines.cli import app
 
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    assert set(re.findall(r"(?:^|`|bin/)sonarc ([a-z]+)", shown, re.MULTILINE)) <= set(commands)
+    assert set(re.findall(r"(?:^|`|bin/)sonarc ([a-z][a-z-]*)", shown, re.MULTILINE)) <= set(commands)
     for module in re.findall(r"python -m ([\w.]+)", shown):
         assert importlib.util.find_spec(module), module
 

@@ -190,7 +190,17 @@ class Clap:
     def text(self, prompts: Sequence[str]) -> Embeddings:
         """Unit vectors `(B, width)` of prompts."""
         with torch.inference_mode():
-            return np.asarray(self._network.text(self._encoder(prompts)).numpy(), dtype=np.float32)
+            return np.asarray(self.text_vectors(self._encoder(prompts)).numpy(), dtype=np.float32)
+
+    def audio_vectors(self, audio_BAS: Tensor) -> Tensor:
+        """Unit vectors `(B, width)` of audio, differentiable in it."""
+        vectors: Tensor = self._network.audio(self._log_mel(audio_BAS.float()))
+        return vectors
+
+    def text_vectors(self, states: TextStates) -> Tensor:
+        """Unit vectors `(B, width)` of prompts that the CLAP's own text encoder has read."""
+        vectors: Tensor = self._network.text(states)
+        return vectors
 
     def adherence(self, audio_BAS: Audio, prompts: Sequence[str]) -> NDArray[np.float32]:
         """Cosine `(B,)` of each clip with its prompt, in [-1, 1]."""
