@@ -30,7 +30,13 @@ def _inference(runs: Path) -> BenchSheet:
     return measure(_last_package(runs))
 
 
-TARGETS: dict[str, Callable[[Path], BenchSheet]] = {"pipeline": _pipeline, "inference": _inference}
+def _train(_: Path) -> BenchSheet:
+    from sonarc.bench.training import measure
+
+    return measure()
+
+
+TARGETS: dict[str, Callable[[Path], BenchSheet]] = {"pipeline": _pipeline, "inference": _inference, "train": _train}
 """Name → what measures it, given the folder of runs."""
 
 

@@ -11,6 +11,8 @@ from sonarc.bench.__main__ import main
 from sonarc.bench.inference import count_operations, matmul_rate, measure
 from sonarc.bench.pipeline import measure as measure_pipeline
 from sonarc.bench.sheet import BenchRow, BenchSheet, measured, read_sheet, write_sheet
+from sonarc.bench.training import Size, arc_steps, pretrain_steps
+from sonarc.contracts.config import DiTConfig
 from sonarc.contracts.errors import DataError
 from sonarc.contracts.machine import Machine, this_machine
 from sonarc.report.summary import RunSummary, write_summary
@@ -97,6 +99,20 @@ def test_inference_is_timed_with_a_real_package(tmp_path: Path) -> None:
         assert row.floor is not None
         assert 0 < row.value < row.floor, "nothing is faster than its arithmetic"
     assert rows["realtime.steps_1"].floor > rows["realtime.steps_4"].floor  # type: ignore[operator]
+
+
+def test_training_is_timed_against_its_own_arithmetic() -> None:
+    tiny = Size(
+        DiTConfig(width=32, depth=2, heads=2, ff_mult=2, patch=2, cond_width=32),
+        frames=64, pretrain_batch=4, arc_batch=2, steps=2,
+    )  # fmt: skip
+    for steps, clips in ((pretrain_steps, 4), (arc_steps, 4)):
+        seconds, operations, taken_in = steps(tiny)
+        assert len(seconds) == 2
+        assert min(seconds) > 0
+        assert taken_in == clips
+        # Forward and backward of the linear layers alone: 6 operations a weight and token.
+        assert operations > 6 * 12 * 32 * 32 * 32 * clips
 
 
 def test_operations_are_counted_not_guessed() -> None:
