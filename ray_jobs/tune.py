@@ -8,6 +8,7 @@ that a killed job goes on with the trial it was at.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import shutil
@@ -30,7 +31,9 @@ from sonarc.contracts.result import Artifact
 from sonarc.contracts.tuning import LossWeights, Trial
 
 if TYPE_CHECKING:
-    from sonarc.arc import ArcTrainer
+    from torch import Tensor
+
+    from sonarc.arc import ArcData, ArcTrainer
     from sonarc.arc.validation import Validation
     from sonarc.dit import DiT
     from sonarc.text import TextEncoder
@@ -219,35 +222,55 @@ def _log(context: StageContext, trial: Trial, curves: dict[int, dict[str, float]
 
 
 def measure(settings: Settings, weights: LossWeights) -> Measured:
-    """Post-train for a few steps in this process, then generate and score."""
+    """Post-train for a few steps in this process, then generate and score. Trials share the ODE warm-up, if there is
+    one: the searched weights have no part in it."""
+    from sonarc.training import DivergedError
+
+    config = settings.config
+    first = config.arc.ode_warmup.steps
+    arc = config.arc.model_copy(update={**weights.model_dump(), "steps": first + config.tune.steps})
+    trainer, data = _trainer(settings, arc)
+    curves: dict[int, dict[str, float]] = {}
+    try:
+        if first:
+            trainer.load(*copy.deepcopy(_warmed(settings)))
+        for step in range(first, arc.steps):
+            metrics = _step(trainer, data, step)
+            if (step + 1) % 10 == 0 or step + 1 == arc.steps:
+                curves[step + 1] = metrics
+    except DivergedError as error:
+        logger.warning("%r diverged: %s", weights, error)
+        return Measured(math.nan, math.nan, curves)
+    validation = _validation(settings.dataset_uri, settings.reference_uri, config.model_dump_json())
+    return Measured(*validation.score(_averaged(trainer), data.encoder, steps=STEPS), curves)
+
+
+def _trainer(settings: Settings, arc: ArcConfig) -> tuple[ArcTrainer, ArcData]:
     import torch
 
     from sonarc.arc import ArcData, ArcTrainer
     from sonarc.checkpoint import load_dit
     from sonarc.data import load_latents
-    from sonarc.training import DivergedError
 
-    config = settings.config
-    torch.set_num_threads(config.compute.threads)
+    torch.set_num_threads(settings.config.compute.threads)
     base, bound = load_dit(settings.base_uri)
-    encoder = _encoder(bound.text)
-    arc = config.arc.model_copy(update={**weights.model_dump(), "steps": config.tune.steps})
-    data = ArcData(
-        load_latents(settings.latents_uri, settings.dataset_uri, "train"), encoder, arc, patch=bound.dit.patch
-    )
-    trainer = ArcTrainer(base, arc, seed=arc.seed)
-    curves: dict[int, dict[str, float]] = {}
-    try:
-        for step in range(arc.steps):
-            (batch_d, draws_d), (batch_g, draws_g) = data(step, "discriminator"), data(step, "generator")
-            metrics = trainer.step(step, (batch_d, batch_g), (draws_d, draws_g))
-            if (step + 1) % 10 == 0 or step + 1 == arc.steps:
-                curves[step + 1] = metrics
-    except DivergedError as error:
-        logger.warning("%r diverged at step %d: %s", weights, step, error)
-        return Measured(math.nan, math.nan, curves)
-    validation = _validation(settings.dataset_uri, settings.reference_uri, config.model_dump_json())
-    return Measured(*validation.score(_averaged(trainer), encoder, steps=STEPS), curves)
+    latents = load_latents(settings.latents_uri, settings.dataset_uri, "train")
+    data = ArcData(latents, _encoder(bound.text), arc, patch=bound.dit.patch)
+    return ArcTrainer(base, arc, seed=arc.seed), data
+
+
+def _step(trainer: ArcTrainer, data: ArcData, step: int) -> dict[str, float]:
+    (batch_d, draws_d), (batch_g, draws_g) = data(step, "discriminator"), data(step, "generator")
+    return trainer.step(step, (batch_d, batch_g), (draws_d, draws_g))
+
+
+@lru_cache(maxsize=1)
+def _warmed(settings: Settings) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """Averaged weights and training state after the ODE warm-up, made once a worker process."""
+    trainer, data = _trainer(settings, settings.config.arc)
+    for step in range(settings.config.arc.ode_warmup.steps):
+        _step(trainer, data, step)
+    return trainer.ema.state_dict(), trainer.state()
 
 
 def _averaged(trainer: ArcTrainer) -> DiT:

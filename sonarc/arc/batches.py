@@ -43,7 +43,8 @@ class ArcData:
                 f"All {len(latents)} clips have the concept {latents.concepts[0]!r}: no prompt is wrong for any.",
                 "Add clips of other kinds, or set arc.contrastive_weight=0.",
             )
-        self._latents, self._encoder, self._config, self._patch = latents, encoder, config, patch
+        self.encoder = encoder
+        self._latents, self._config, self._patch = latents, config, patch
         self._plan = BatchPlan(latents.weights_N, config.batch, config.seed)
         # An encoder's last digits depend on what is encoded together. All captions in a fixed order, once, so that
         # a resumed training reads the very same states.
@@ -71,7 +72,7 @@ class ArcData:
         return (
             ArcBatch(
                 real=self._real(items_B[part], captions[part]),
-                wrong=self._encoder([captions[i] for i in negatives.order_B[part]]),
+                wrong=self.encoder([captions[i] for i in negatives.order_B[part]]),
                 unlike_B=torch.from_numpy(negatives.valid_B[part]),
             ),
             draw_arc(self._config, step, side, shape).part(part),
@@ -83,5 +84,5 @@ class ArcData:
         x0_BCT = torch.from_numpy(latents.latents_NCT[items_B].astype(np.float32))
         seconds_B = torch.from_numpy(latents.seconds_N[items_B])
         return LatentBatch(
-            x0_BCT, frame_mask(frames_B, x0_BCT.shape[2]), Conditioning(self._encoder(captions), seconds_B)
+            x0_BCT, frame_mask(frames_B, x0_BCT.shape[2]), Conditioning(self.encoder(captions), seconds_B)
         )

@@ -277,7 +277,7 @@ class TuneConfig(Section):
     """Validation clips generated to score a trial."""
     adherence_slack: NonNegative = 0.02
     """A trial whose adherence is lower than trial 0's by more than this is not chosen."""
-    contrastive_weight: tuple[NonNegative, NonNegative] = (0.25, 1.0)
+    contrastive_weight: tuple[NonNegative, NonNegative] = (0.5, 2.0)
     """Range searched, logarithmic."""
     penalty_weight: tuple[NonNegative, NonNegative] = (0.0, 0.2)
     """Range searched, linear."""

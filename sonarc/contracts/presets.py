@@ -23,6 +23,7 @@ from sonarc.contracts.config import (
     GateRule,
     HeadConfig,
     NoiseConfig,
+    OdeWarmupConfig,
     PretrainConfig,
     RegistryConfig,
     SamplerConfig,
@@ -37,7 +38,17 @@ from sonarc.contracts.errors import ConfigError
 
 def laptop() -> SonarcConfig:
     """The default: 2.97 s clips, a 7 M parameter DiT, made for twenty minutes on two cores."""
-    return SonarcConfig()
+    return SonarcConfig(
+        # A base of a few minutes says little at few steps. Where its guided trajectories end is learnt in seconds, and
+        # ARC goes on from there (docs/adr/0009-a-warm-up-before-arc-on-the-laptop.md).
+        arc=ArcConfig(
+            steps=100,
+            lr_generator=5e-5,
+            contrastive_weight=1.0,
+            ode_warmup=OdeWarmupConfig(steps=40, sampling_steps=8, cfg=4.0, refresh=4),
+            checkpoint_every=50,
+        )
+    )
 
 
 def ci() -> SonarcConfig:
@@ -48,7 +59,15 @@ def ci() -> SonarcConfig:
         data=DataConfig(demo=DemoConfig(clips=64, recorded_limit=24), shard_clips=16),
         dit=DiTConfig(width=64, depth=2, heads=2, patch=2, cond_width=64),
         pretrain=PretrainConfig(steps=12, batch=8, warmup_steps=2, checkpoint_every=6),
-        arc=ArcConfig(steps=6, batch=8, warmup_steps=2, generator_delay=1, discriminator_depth=1, checkpoint_every=3),
+        arc=ArcConfig(
+            steps=6,
+            batch=8,
+            warmup_steps=2,
+            generator_delay=1,
+            discriminator_depth=1,
+            ode_warmup=OdeWarmupConfig(steps=2, sampling_steps=2, cfg=2.0, refresh=2),
+            checkpoint_every=3,
+        ),
         tune=TuneConfig(trials=2, steps=2, clips=8),
         evaluate=EvaluateConfig(
             reference="ci-ref-v1",

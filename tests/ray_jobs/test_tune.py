@@ -9,17 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_latents import write_encode_stage
 
 from ray_jobs import tune
 from ray_jobs.tune import Measured, Settings
+from sonarc.arc import ArcTrainer
+from sonarc.checkpoint import save_checkpoint, sections
 from sonarc.contracts import store
 from sonarc.contracts.config import SonarcConfig
+from sonarc.contracts.dataset import read_latents
 from sonarc.contracts.errors import ConfigError, StageError
 from sonarc.contracts.presets import load
 from sonarc.contracts.result import Artifact, StageRequest, StageResult, write_result
 from sonarc.contracts.stage import execute
 from sonarc.contracts.tuning import LossWeights
+from sonarc.dit import DiT
 from sonarc.tracking.runs import NullRun
 
 pytestmark = pytest.mark.usefixtures("ray_local")
@@ -47,6 +52,18 @@ def request_for(root: Path, config: SonarcConfig) -> StageRequest:
         done = StageResult(stage=stage, key="key", status="succeeded", outputs={output: artifact})
         write_result(inputs[stage], done)
     return StageRequest(stage="tune", store=root.as_uri(), config=config, inputs=inputs)
+
+
+def write_base(root: Path, config: SonarcConfig) -> str:
+    torch.manual_seed(0)
+    model = DiT(config.dit, config.text.width)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    uri, _ = save_checkpoint(
+        store.join(root.as_uri(), "checkpoints"), kind="base", step=1, attempt=1, position=0, model=model.state_dict(),
+        config=sections(config).model_dump(mode="json"), config_sha256="x",
+    )  # fmt: skip
+    return uri
 
 
 Measure = Callable[[Settings, LossWeights], Measured]
@@ -159,3 +176,34 @@ def test_a_term_that_is_switched_off_stays_off_and_a_wide_default_is_kept(tmp_pa
     lines = [tuple(map(float, line.split())) for line in seen.read_text().splitlines()]
     assert lines[0] == (0.0, 7.0)
     assert all(contrastive == 0 and 0 <= penalty <= 7 for contrastive, penalty in lines)
+
+
+def test_trials_share_one_warm_up_and_are_none_the_worse_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny()
+    request = request_for(tmp_path, config)
+    base = write_base(tmp_path, config)
+    latents = request.input_results()["encode"].outputs["latents"].uri
+    settings = Settings(config, base, read_latents(latents).dataset_uri, latents, "")
+    heard: list[torch.Tensor] = []
+
+    class Ears:
+        def score(self, model: torch.nn.Module, *_: Any, **__: Any) -> tuple[float, float]:
+            heard.append(torch.cat([p.detach().flatten() for p in model.parameters()]).clone())
+            return 1.0, 0.5
+
+    monkeypatch.setattr(tune, "_validation", lambda *_: Ears())
+    warmed: list[int] = []
+    warm_up = ArcTrainer._warm_up
+    monkeypatch.setattr(ArcTrainer, "_warm_up", lambda self, *a: warmed.append(a[1]) or warm_up(self, *a))
+    tune._warmed.cache_clear()
+    one, other = (
+        LossWeights(contrastive_weight=1.0, penalty_weight=0.0),
+        LossWeights(contrastive_weight=4.0, penalty_weight=1.0),
+    )
+    for weights in (one, other, one):
+        assert tune.measure(settings, weights).curves.keys() == {config.arc.ode_warmup.steps + config.tune.steps}
+    assert warmed == list(range(config.arc.ode_warmup.steps))
+    assert torch.equal(heard[0], heard[2])
+    assert not torch.equal(heard[0], heard[1])
