@@ -139,8 +139,8 @@ def _settings(folder: Path) -> ModelSections:
     """The sections of the package's config tree that shape the model; other sections may be of another version."""
     tree = store.read_json((folder / "config.json").as_uri())
     try:
-        return ModelSections.model_validate({name: tree[name] for name in ModelSections.model_fields})
-    except (ValidationError, KeyError, TypeError) as error:
+        return ModelSections.model_validate({name: tree[name] for name in ModelSections.model_fields if name in tree})
+    except (ValidationError, TypeError) as error:
         raise CheckpointError(
             f"The package's config.json describes no model: {error}.", "Register it again."
         ) from error
