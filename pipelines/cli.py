@@ -19,6 +19,7 @@ from sonarc.contracts.stages import STAGES
 
 if TYPE_CHECKING:
     from sonarc.contracts.config import SonarcConfig
+    from sonarc.runtime.edit import Edit
 
 INTERRUPTED = 130
 
@@ -192,17 +193,45 @@ def generate(
     steps: Annotated[int, typer.Option(help="Sampling steps: 1 to 8.")] = 4,
     seed: Annotated[int, typer.Option(help="The same seed gives the same audio.")] = 0,
     package: Annotated[str, typer.Option(help="Location of a model package; default: the champion.")] = "",
+    like: Annotated[Path | None, typer.Option(help="Audio file to begin from.")] = None,
+    noise: Annotated[float, typer.Option(help="How much of that file is forgotten: above 0, up to 1.")] = 1.0,
+    keep: Annotated[str, typer.Option(help="Seconds of that file that stay, as `0:1.5`; `0:` is all of it.")] = "",
 ) -> None:
-    """Make one sound from a prompt with the champion, in this process."""
+    """Make one sound from a prompt with the champion, in this process.
+
+    With `--like FILE --noise 0.5` it is a variation of that file; with `--like FILE --keep 0:1` it goes on from its
+    first second.
+    """
     with explained():
         from pipelines.champion import champion_package
         from sonarc.runtime.generator import Generator
         from sonarc.runtime.wave import write_audio
 
         generator = Generator.load(package or champion_package())
-        audio = generator.generate([prompt], seconds=[seconds or generator.max_seconds], seeds=[seed], steps=steps)[0]
+        length, edit = seconds or generator.max_seconds, _edit(like, noise, keep, generator.sample_rate)
+        audio = generator.generate([prompt], [length], [seed], steps=steps, edit=edit)[0]
         write_audio(output, audio, generator.sample_rate)
         typer.echo(f"{output}: {audio.shape[1] / generator.sample_rate:.2f} s, {steps} steps, seed {seed}")
+
+
+def _edit(like: Path | None, noise: float, keep: str, sample_rate: int) -> Edit | None:
+    """What `generate` is told of a file to begin from."""
+    from sonarc.runtime.edit import Edit, read_sound
+
+    if like is None:
+        if noise != 1 or keep:
+            raise ConfigError("--noise and --keep say what happens to a file; none was given.", "Add --like FILE.")
+        return None
+    span = None
+    if keep:
+        first, colon, last = keep.partition(":")
+        try:
+            span = (float(first or 0), float(last or "inf"))
+        except ValueError:
+            colon = ""
+        if not colon:
+            raise ConfigError(f"--keep {keep!r} is not FROM:TO in seconds.", "Example: --keep 0:1.5")
+    return Edit(read_sound(like, sample_rate), noise, span)
 
 
 @app.command(rich_help_panel="Daily")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -32,8 +32,9 @@ from sonarc.data.reader import read_clips, read_index
 from sonarc.metrics.diversity import conditional_diversity
 from sonarc.metrics.embedders import Embedder, load_embedder
 from sonarc.metrics.embedders.clap import Clap, load_clap
-from sonarc.metrics.embedders.interface import Embeddings, embed
+from sonarc.metrics.embedders.interface import Embeddings, Tagger, embed
 from sonarc.metrics.figures import distance_figures
+from sonarc.metrics.posteriors import posterior_divergence
 from sonarc.metrics.reference import Reference, load_reference
 from sonarc.metrics.sanity import sanity
 from sonarc.metrics.scoring import Row, Scorer
@@ -46,6 +47,7 @@ from sonarc.text import TextEncoder, load_text_encoder
 logger = logging.getLogger(__name__)
 
 BATCH = 64
+CLASSES = "classes_"
 COMPARED = ("adherence", "recall")
 """Metrics compared beside the Fréchet distances."""
 
@@ -103,13 +105,27 @@ class Ears:
     sample_rate: int
 
     def vectors(self, clips: Sequence[Audio]) -> dict[str, Embeddings]:
-        """Raw vectors of some clips in every space and in CLAP's."""
+        """Raw vectors of some clips in every space and in CLAP's; class posteriors as `classes_<space>`."""
         found: dict[str, list[Embeddings]] = {}
         for start in range(0, len(clips), BATCH):
             batch_BAS = self._padded(clips[start : start + BATCH])
             for embedder in (*self.embedders, self.clap):
-                found.setdefault(embedder.name, []).append(embed(embedder, batch_BAS))
+                if isinstance(embedder, Tagger):
+                    tags = embedder.tag(batch_BAS)
+                    found.setdefault(embedder.name, []).append(tags.embeddings_BE)
+                    found.setdefault(f"{CLASSES}{embedder.name}", []).append(tags.posteriors_BK)
+                else:
+                    found.setdefault(embedder.name, []).append(embed(embedder, batch_BAS))
         return {name: np.concatenate(parts) for name, parts in found.items()}
+
+    def divergences(
+        self, keys: Sequence[str], heard: Mapping[str, Embeddings], real: Mapping[str, Mapping[str, Embeddings]]
+    ) -> dict[str, NDArray[np.floating]]:
+        """Divergence of each clip's classes from those of the real clip behind its prompt, by tagger."""
+        return {
+            name.removeprefix(CLASSES): posterior_divergence(np.stack([by_key[key] for key in keys]), heard[name])
+            for name, by_key in real.items()
+        }
 
     def clap_vectors(self, clips: Sequence[Audio]) -> Embeddings:
         """CLAP vectors of some clips."""
@@ -147,12 +163,13 @@ def evaluate(context: StageContext, champion_uri: str | None = None) -> Outcome:
     scorer = Scorer(reference, config.embedders, ears.clap.sha256, config.bootstrap, config.seed)
     tasks = _tasks(context.input("ingest", "dataset").uri, config)
     kept: dict[tuple[str, float], list[Audio]] = {}
-    rows = list(_real_rows(context, reference, ears, tasks, kept))
+    real: dict[str, dict[str, Embeddings]] = {}
+    rows = list(_real_rows(context, reference, ears, tasks, kept, real))
     sampled = list(_sampled(context, tasks.prompts, champion_uri))
     for done, one in enumerate(sampled):
         name = f"{one.name}, guidance {one.cfg:g}" if one.cfg != 1 else one.name
         context.progress(done, len(sampled), unit="rows", message=name)
-        row, clips = _row(one, tasks, config, ears)
+        row, clips = _row(one, tasks, config, ears, real)
         rows.append(row)
         kept[one.name, one.cfg] = clips[: config.sample_prompts]
         logger.info("%s: %.1f times real time", name, row.realtime)
@@ -183,9 +200,17 @@ def _caption(clip: dict[str, Any], n: int) -> str:
 
 
 def _real_rows(
-    context: StageContext, reference: Reference, ears: Ears, tasks: Tasks, kept: dict[tuple[str, float], list[Audio]]
+    context: StageContext,
+    reference: Reference,
+    ears: Ears,
+    tasks: Tasks,
+    kept: dict[tuple[str, float], list[Audio]],
+    real: dict[str, dict[str, Embeddings]],
 ) -> Iterator[Row]:
-    """Real clips: pinned train ones as the floor of distances, held-out ones as they are and through the codec."""
+    """Real clips: pinned train ones as the floor of distances, held-out ones as they are and through the codec.
+
+    Their audio goes into `kept`; what taggers hear in them into `real`, by tagger and key.
+    """
     train = np.random.default_rng(context.config.evaluate.seed).permutation(len(reference.manifest.train_keys))
     some = np.sort(train[: len(tasks)])
     train_keys = [reference.manifest.train_keys[n] for n in some]
@@ -194,7 +219,11 @@ def _real_rows(
 
     once = tasks[range(len(set(tasks.keys)))]
     clips = _held_out(context.input("ingest", "dataset").uri, once)
-    adherence_N = (ears.clap_vectors(clips) * ears.clap.text(once.prompts)).sum(axis=1)
+    heard = ears.vectors(clips)
+    adherence_N = (heard[ears.clap.name] * ears.clap.text(once.prompts)).sum(axis=1)
+    for name in heard:
+        if name.startswith(CLASSES):
+            real[name] = dict(zip(once.keys, heard[name], strict=True))
     kept["real", 1.0] = clips[: context.config.evaluate.sample_prompts]
     yield Row("real", 0, 1.0, "", once.keys, (), {}, adherence_N, sanity=sanity(clips, ears.sample_rate))
 
@@ -202,7 +231,9 @@ def _real_rows(
     vectors = ears.vectors(rebuilt)
     adherence_N = (vectors[ears.clap.name] * ears.clap.text(once.prompts)).sum(axis=1)
     kept["codec", 1.0] = rebuilt[: context.config.evaluate.sample_prompts]
-    yield Row("codec", 0, 1.0, "", once.keys, (), vectors, adherence_N, sanity=sanity(rebuilt, ears.sample_rate))
+    divergence = ears.divergences(once.keys, vectors, real)
+    figures = sanity(rebuilt, ears.sample_rate)
+    yield Row("codec", 0, 1.0, "", once.keys, (), vectors, adherence_N, divergence_N=divergence, sanity=figures)
 
 
 def _held_out(dataset_uri: str, tasks: Tasks) -> list[Audio]:
@@ -279,7 +310,9 @@ def _with_steps(champion: Generator, steps: int) -> Make:
     return lambda prompts, seconds, seeds: champion.generate(prompts, seconds, seeds, steps=steps)
 
 
-def _row(one: Sampled, tasks: Tasks, config: EvaluateConfig, ears: Ears) -> tuple[Row, list[Audio]]:
+def _row(
+    one: Sampled, tasks: Tasks, config: EvaluateConfig, ears: Ears, real: Mapping[str, Mapping[str, Embeddings]]
+) -> tuple[Row, list[Audio]]:
     """Sample, listen, and keep the clips."""
     begun = time.monotonic()
     clips = _make(one, tasks)
@@ -294,6 +327,7 @@ def _row(one: Sampled, tasks: Tasks, config: EvaluateConfig, ears: Ears) -> tupl
         (tasks.seeds[0], tasks.seeds[-1]),
         vectors,
         adherence_N=(vectors[ears.clap.name] * ears.clap.text(tasks.prompts)).sum(axis=1),
+        divergence_N=ears.divergences(tasks.keys, vectors, real),
         diversity_P=_diversity(one, tasks, config, ears, vectors[ears.clap.name]),
         realtime=realtime,
         sanity=sanity(clips, ears.sample_rate),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -17,10 +16,6 @@ from sonarc.contracts.errors import ConfigError, DataError
 from sonarc.contracts.hashing import sha256_json
 from sonarc.contracts.result import Artifact
 from sonarc.contracts.tuning import LossWeights, TunedWeights
-
-if TYPE_CHECKING:
-    from sonarc.arc.alignment import ClapAlignment
-    from sonarc.text import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -42,6 +37,7 @@ class Settings:
 def loop(worker: Worker, settings: Settings) -> None:
     """One worker's part of the training, from the newest checkpoint to the last step."""
     from sonarc.arc import ArcData, ArcTrainer, Health
+    from sonarc.arc.alignment import ClapAlignment
     from sonarc.checkpoint import load_dit
     from sonarc.data import load_latents
     from sonarc.text import load_text_encoder
@@ -51,7 +47,7 @@ def loop(worker: Worker, settings: Settings) -> None:
     latents = load_latents(settings.latents_uri, settings.dataset_uri, "train")
     encoder = load_text_encoder(bound.text)
     data = ArcData(latents, encoder, arc, patch=bound.dit.patch)
-    alignment = _alignment(settings, bound.codec.uri, encoder) if arc.clap_weight else None
+    alignment = ClapAlignment.load(bound.codec.uri, arc.clap, encoder) if arc.clap_weight else None
     trainer = ArcTrainer(base.to(worker.device), arc, seed=arc.seed, wrap=worker.wrap, alignment=alignment)
     start = 0
     if (saved := worker.resume(shaping)) is not None:
@@ -73,18 +69,6 @@ def loop(worker: Worker, settings: Settings) -> None:
                 config_sha256=shaping,
                 lineage=settings.lineage,
             )
-
-
-def _alignment(settings: Settings, codec_uri: str, encoder: TextEncoder) -> ClapAlignment:
-    from sonarc.arc.alignment import ClapAlignment
-    from sonarc.codec.package import load_codec
-    from sonarc.metrics.embedders.clap import load_clap
-    from sonarc.runtime.generate import silence_latent
-
-    codec = load_codec(codec_uri)
-    alignment = ClapAlignment(codec, load_clap(settings.arc.clap), silence_latent(codec))
-    alignment.check(encoder)
-    return alignment
 
 
 def run(context: StageContext) -> Outcome:

@@ -249,14 +249,17 @@ def _trainer(settings: Settings, arc: ArcConfig) -> tuple[ArcTrainer, ArcData]:
     import torch
 
     from sonarc.arc import ArcData, ArcTrainer
+    from sonarc.arc.alignment import ClapAlignment
     from sonarc.checkpoint import load_dit
     from sonarc.data import load_latents
 
     torch.set_num_threads(settings.config.compute.threads)
     base, bound = load_dit(settings.base_uri)
+    encoder = _encoder(bound.text)
     latents = load_latents(settings.latents_uri, settings.dataset_uri, "train")
-    data = ArcData(latents, _encoder(bound.text), arc, patch=bound.dit.patch)
-    return ArcTrainer(base, arc, seed=arc.seed), data
+    alignment = ClapAlignment.load(bound.codec.uri, arc.clap, encoder) if arc.clap_weight else None
+    data = ArcData(latents, encoder, arc, patch=bound.dit.patch)
+    return ArcTrainer(base, arc, seed=arc.seed, alignment=alignment), data
 
 
 def _step(trainer: ArcTrainer, data: ArcData, step: int) -> dict[str, float]:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sonarc.codec.interface import Codec
+from sonarc.codec.package import load_codec
 from sonarc.contracts.errors import ConfigError
 from sonarc.dit import Conditioning
-from sonarc.metrics.embedders.clap import Clap
+from sonarc.metrics.embedders.clap import Clap, load_clap
+from sonarc.runtime.generate import silence_latent
 from sonarc.text import TextEncoder
 
 
@@ -31,18 +33,20 @@ class ClapAlignment:
     clap: Clap
     silence_C: Tensor
 
-    def check(self, encoder: TextEncoder) -> None:
-        """The generator's prompts are read by the CLAP too.
+    @classmethod
+    def load(cls, codec_uri: str, clap: str, encoder: TextEncoder) -> ClapAlignment:
+        """The loss with a codec and a CLAP by their locations, for a generator whose prompts `encoder` reads.
 
         Raises:
-            ConfigError: it was trained on the states of another text encoder.
+            ConfigError: the CLAP was trained on the states of another text encoder.
         """
-        if encoder.sha256 != self.clap.config.text_encoder_sha256:
+        codec, heard_by = load_codec(codec_uri), load_clap(clap)
+        if encoder.sha256 != heard_by.config.text_encoder_sha256:
             raise ConfigError(
-                f"The CLAP of arc.clap reads states of {self.clap.config.text_encoder}, the model those of "
-                f"{encoder.name}.",
-                "Set arc.clap_weight=0, or name a CLAP that was trained on the model's text encoder.",
+                f"The CLAP {clap!r} reads states of {heard_by.config.text_encoder}, the model those of {encoder.name}.",
+                "Set arc.clap_weight=0, or name in arc.clap one that was trained on the model's text encoder.",
             )
+        return cls(codec, heard_by, silence_latent(codec))
 
     def __call__(self, clean_BCT: Tensor, cond: Conditioning, mask_BT: Tensor) -> Tensor:
         """Mean `1 - cos` of the batch, in [0, 2]."""

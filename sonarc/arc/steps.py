@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sonarc.arc import losses
-from sonarc.arc.health import std_ratio
+from sonarc.arc.health import std_ratio, variety
 from sonarc.contracts.config import ArcConfig
 from sonarc.dit import Conditioning, concatenate_conditioning
 from sonarc.flow import clean_estimate, interpolate, sample_noise_levels
@@ -117,7 +117,11 @@ def discriminator_step(
     score, weight_BM = score_together(discriminator, inputs, batch, draws)
 
     loss = score["real"].new_zeros(())
-    metrics = {"std_ratio": std_ratio(fake_BCT, batch.real.x0_BCT, batch.real.mask_BT)}
+    real = batch.real
+    metrics = {
+        "std_ratio": std_ratio(fake_BCT, real.x0_BCT, real.mask_BT),
+        "variety": variety(fake_BCT, real.x0_BCT, real.mask_BT),
+    }
     if config.adversarial_weight:
         loss_d = losses.DISCRIMINATOR[config.loss](score["real"], score["fake"], weight_BM)
         loss = loss + config.adversarial_weight * loss_d

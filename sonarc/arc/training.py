@@ -93,6 +93,7 @@ class ArcTrainer:
         draws_d, draws_g = (drawn.to(self._device) for drawn in draws)
         if self._teacher is not None and step < config.ode_warmup.steps:
             return self._warm_up(self._teacher, step, batch_g, draws_g)
+        self._teacher = self._trajectories = None  # its memory is of better use now
         step -= config.ode_warmup.steps
         scale = linear_warmup(step, config.warmup_steps)
         # The side that does not learn is called unwrapped: its part builds no graph for DDP to wait for.

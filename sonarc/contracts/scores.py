@@ -20,7 +20,7 @@ class Score(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     metric: str
-    """`fd_<embedder>`, `adherence`, `recall`, `coverage`, `diversity`, `realtime`, `side_db`, `silent_fraction`…"""
+    """`fd_<embedder>`, `kl_<tagger>`, `adherence`, `recall`, `coverage`, `diversity`, `realtime`, `side_db`…"""
     model: ModelName
     steps: int = Field(ge=0)
     """Sampler steps; 0 for real clips and reconstructions."""

@@ -56,6 +56,7 @@ class Row:
         seeds: first and last seed.
         vectors: space → raw vectors `(N, E)`; a row without them has no distances.
         adherence_N: cosine of each clip with its prompt; None where the row has no prompts.
+        divergence_N: tagger → divergence of each clip's classes from those of the real clip behind its prompt.
         diversity_P: conditional diversity of some prompts; None where the row makes one clip a prompt.
         realtime: audio seconds made a wall second of sampling and decoding; None where nothing is made.
         sanity: figures of the clips; None where they are another row's.
@@ -69,6 +70,7 @@ class Row:
     seeds: tuple[int, ...]
     vectors: Mapping[str, Embeddings]
     adherence_N: Floats | None = None
+    divergence_N: Mapping[str, Floats] = field(default_factory=dict)
     diversity_P: Floats | None = None
     realtime: float | None = None
     sanity: Sanity | None = None
@@ -124,7 +126,8 @@ class Scorer:
 
     def _measure(self, row: Row) -> Iterator[tuple[str, Interval | float]]:
         names = [f"fd_{space}" for space in self.spaces]
-        for metric in (*names, *OVERLAPS, "adherence", "diversity"):
+        divergences = [f"kl_{name}" for name in row.divergence_N]
+        for metric in (*names, *divergences, *OVERLAPS, "adherence", "diversity"):
             if (drawn := self._resampled(metric, row)) is not None:
                 yield metric, interval(*drawn)
         for space in self._heard(row):
@@ -151,6 +154,8 @@ class Scorer:
                 whole, halves = overlap(d), [overlap(d, rows) for rows in draws.halves]
                 for metric in OVERLAPS:
                     yield metric, (getattr(whole, metric), np.array([getattr(half, metric) for half in halves]))
+        for name, values_N in row.divergence_N.items():
+            yield f"kl_{name}", (float(values_N.mean()), weighted_mean(values_N, draws))
         if row.adherence_N is not None:
             yield "adherence", (float(row.adherence_N.mean()), weighted_mean(row.adherence_N, draws))
         if row.diversity_P is not None:
@@ -184,7 +189,7 @@ class Scorer:
             value=value,
             low=low,
             high=high,
-            unit=UNITS.get(metric, ""),
+            unit="nats" if metric.startswith("kl_") else UNITS.get(metric, ""),
             better="higher" if metric in HIGHER else "near" if metric in NEAR else "lower",
             n=len(row.prompts),
             n_real=len(self._main.reference_NE) if self._reference_of(metric) else 0,

@@ -103,7 +103,7 @@ def best_cells(rows: Iterable[Row]) -> set[tuple[str, ModelName, int, float]]:
 def metric_label(metric: str) -> str:
     """A metric's name for people."""
     kind, _, space = metric.partition("_")
-    if kind in ("fd", "kid"):
+    if kind in ("fd", "kid", "kl"):
         return f"{kind.upper()} {space}"
     return METRICS.get(metric) or SANITY.get(metric) or metric.replace("_", " ")
 
@@ -131,7 +131,7 @@ def _columns(scores: Iterable[Score]) -> list[Column]:
     found: dict[str, Score] = {}
     for score in scores:
         found.setdefault(score.metric, score)
-    distances = [name for kind in ("fd_", "kid_") for name in found if name.startswith(kind)]
+    distances = [name for kind in ("fd_", "kid_", "kl_") for name in found if name.startswith(kind)]
     rest = [name for name in METRICS if name in found]
     others = sorted(set(found) - set(distances) - set(rest))
     return [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from sonarc.codec.interface import Codec
 from sonarc.contracts.errors import ModelInputError
 from sonarc.dit import Conditioning, DiT
+from sonarc.runtime.edit import Edit
 from sonarc.samplers import sample_base, sample_generator
 from sonarc.text.encoder import TextEncoder
 
@@ -63,6 +65,7 @@ def generate_audio(
     *,
     clip_samples: int,
     silence_C: Tensor | None = None,
+    edit: Edit | None = None,
 ) -> list[np.ndarray]:
     """One clip a prompt, cut to its own length.
 
@@ -82,12 +85,14 @@ def generate_audio(
         sampling: steps, sampler, guidance.
         clip_samples: samples of a whole training clip.
         silence_C: `silence_latent(codec)`, where the caller keeps it.
+        edit: a sound that all clips begin from.
 
     Returns:
         B arrays of float32 samples `(A, S)`.
 
     Raises:
-        ModelInputError: numbers of prompts, seconds and seeds differ, or a length is out of range.
+        ModelInputError: numbers of prompts, seconds and seeds differ, a length is out of range, or the sound to
+            begin from does not fit.
     """
     if not len(prompts) == len(seconds) == len(seeds):
         raise ModelInputError(
@@ -98,12 +103,19 @@ def generate_audio(
     frames = [true_frames(n, codec, patch) for n in samples]
     mask_BT = torch.arange(max(frames)) < torch.tensor(frames)[:, None]
     cond = Conditioning(encoder(prompts), torch.tensor(list(seconds), dtype=torch.float32))
-    channels = model.config.latent_channels
+    start, known = (None, None) if edit is None else edit.prepare(codec, mask_BT)
+    sample = sample_generator if sampling.kind == "generator" else partial(sample_base, cfg=sampling.cfg)
     with torch.autocast("cpu", torch.bfloat16):
-        if sampling.kind == "generator":
-            z_BCT = sample_generator(model, cond, seeds, mask_BT, steps=sampling.steps, channels=channels)
-        else:
-            z_BCT = sample_base(model, cond, seeds, mask_BT, steps=sampling.steps, cfg=sampling.cfg, channels=channels)
+        z_BCT = sample(
+            model,
+            cond,
+            seeds,
+            mask_BT,
+            steps=sampling.steps,
+            start=start,
+            known=known,
+            channels=model.config.latent_channels,
+        )
     silence_C = silence_latent(codec) if silence_C is None else silence_C
     whole_BCT = silence_C[None, :, None].repeat(len(prompts), 1, true_frames(clip_samples, codec, patch))
     whole_BCT[:, :, : z_BCT.shape[2]] = torch.where(mask_BT[:, None], z_BCT.float(), silence_C[None, :, None])

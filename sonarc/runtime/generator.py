@@ -21,6 +21,7 @@ from sonarc.contracts.errors import CheckpointError, ModelInputError
 from sonarc.contracts.hashing import sha256_path
 from sonarc.contracts.package import PackageManifest, read_package
 from sonarc.dit import DiT
+from sonarc.runtime.edit import Edit
 from sonarc.runtime.generate import Sampling, generate_audio, silence_latent
 from sonarc.text.encoder import TextEncoder
 from sonarc.text.load import load_text_encoder
@@ -93,7 +94,13 @@ class Generator:
         return generator
 
     def generate(
-        self, prompts: Sequence[str], seconds: Sequence[float], seeds: Sequence[int], *, steps: int = 4
+        self,
+        prompts: Sequence[str],
+        seconds: Sequence[float],
+        seeds: Sequence[int],
+        *,
+        steps: int = 4,
+        edit: Edit | None = None,
     ) -> list[np.ndarray]:
         """One clip a prompt.
 
@@ -102,6 +109,7 @@ class Generator:
             seconds: lengths, in (0, max_seconds].
             seeds: non-negative integers; the same one gives the same clip, whatever else is in the batch.
             steps: network evaluations.
+            edit: a sound that all clips begin from.
 
         Returns:
             Float32 samples in about [-1, 1], `(A, S)` each.
@@ -124,6 +132,7 @@ class Generator:
             Sampling(kind, steps),
             clip_samples=self._clip_samples,
             silence_C=self._silence_C,
+            edit=edit,
         )
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 
 from sonarc.arc import Health
-from sonarc.arc.health import std_ratio
+from sonarc.arc.health import std_ratio, variety
 
 
 def test_a_healthy_run_gives_no_warning() -> None:
@@ -43,3 +43,24 @@ def test_std_ratio_looks_at_true_frames_only() -> None:
     mask = torch.arange(32).expand(8, -1) < 24
     fake[:, :, 24:] = 1000.0
     assert abs(std_ratio(fake, real, mask).item() - 0.5) < 0.01
+
+
+def test_clips_that_become_alike_are_seen_though_their_spread_is_that_of_real_ones() -> None:
+    torch.manual_seed(0)
+    level = torch.randn(8, 16, 1)
+    real, mask = level + torch.randn(8, 16, 32), torch.ones(8, 32, dtype=torch.bool)
+    alike = real[:1].expand_as(real) * real.std() / real[:1].std()
+    assert std_ratio(alike, real, mask).item() > 0.9
+    assert variety(alike, real, mask).item() < 1e-3
+    assert abs(variety(real.flip(0), real, mask).item() - 1) < 1e-5
+    assert variety(alike[:1], real[:1], mask[:1]).item() == 1
+    (warning,) = Health().update({"variety": 0.1})
+    assert "0.10" in warning and "alike" in warning
+
+
+def test_variety_looks_at_true_frames_only() -> None:
+    torch.manual_seed(0)
+    real, mask = torch.randn(4, 8, 32), torch.arange(32).expand(4, -1) < 24
+    fake = real.clone()
+    fake[:, :, 24:] = 1000.0 * torch.randn(4, 8, 8)
+    assert abs(variety(fake, real, mask).item() - 1) < 1e-5

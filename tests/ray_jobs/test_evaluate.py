@@ -80,6 +80,7 @@ def test_every_row_has_every_score(sheet: ScoreSheet) -> None:
     for model, steps, cfg in [("real", 0, 1.0), ("codec", 0, 1.0), *sampled]:
         metrics = {s.metric for s in sheet.scores if (s.model, s.steps, s.cfg) == (model, steps, cfg)}
         assert set(everywhere) <= metrics, (model, steps)
+        assert ("kl_yamnet" in metrics) is (model != "real")
         assert ({"diversity", "realtime"} <= metrics) is (model in ("base", "generator"))
     assert len({(s.metric, s.model, s.steps, s.cfg) for s in sheet.scores}) == len(sheet.scores)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,22 @@ class Embedder(Protocol):
         Raises:
             DataError: another shape, or a sample that is not finite.
         """
+
+
+class Tags(NamedTuple):
+    """What a tagger says of a batch of clips."""
+
+    embeddings_BE: Embeddings
+    posteriors_BK: Embeddings
+    """Posteriors of K classes, in [0, 1], not exclusive."""
+
+
+@runtime_checkable
+class Tagger(Protocol):
+    """An embedder that names classes, too."""
+
+    def tag(self, audio_BAS: Audio) -> Tags:
+        """Vectors, as by calling it, and class posteriors of a batch of clips."""
 
 
 def embed(embedder: Embedder, audio_NAS: Audio, batch: int = 32) -> Embeddings:

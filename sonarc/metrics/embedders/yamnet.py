@@ -12,7 +12,6 @@ import os
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from sonarc.contracts.hashing import sha256_json, sha256_path
 from sonarc.contracts.store import cache_root
-from sonarc.metrics.embedders.interface import Audio, Embeddings, checked, package_file, sounding_samples
+from sonarc.metrics.embedders.interface import Audio, Embeddings, Tags, checked, package_file, sounding_samples
 
 RATE = 16_000
 WINDOW, HOP, FFT = 400, 160, 512
@@ -31,14 +30,6 @@ PATCH, PATCH_HOP = 96, 48
 PATCH_SAMPLES = (PATCH - 1) * HOP + WINDOW
 CLASSES = 521
 RECIPE = "yamnet/1: dequantised, soxr HQ, mono mean, mean of the patches that begin before the clip ends"
-
-
-class Tags(NamedTuple):
-    """What YAMNet says of a batch of clips."""
-
-    embeddings_BE: Embeddings
-    posteriors_BK: Embeddings
-    """Mean over patches of the 521 AudioSet posteriors, in [0, 1], not exclusive."""
 
 
 class YamNet:
@@ -67,7 +58,7 @@ class YamNet:
         return self.tag(audio_BAS).embeddings_BE
 
     def tag(self, audio_BAS: Audio) -> Tags:
-        """Vectors and class posteriors of a batch of clips."""
+        """Vectors and posteriors of the 521 AudioSet classes, each a mean over a clip's patches."""
         patches = [self._patches(clip_AS.mean(axis=0)) for clip_AS in checked(audio_BAS)]
         starts = np.cumsum([0, *(len(patch) for patch in patches)])[:-1]
         feed = {"patches": np.concatenate(patches)[:, None]}
