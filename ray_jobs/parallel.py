@@ -18,12 +18,13 @@ R = TypeVar("R")
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Raise the `SonarcError` inside Ray's wrapping, so that the user reads one sentence and not a remote traceback."""
+    """Raise the `SonarcError` or `OSError` inside Ray's wrapping: the user reads one sentence, no traceback."""
     try:
         yield
     except RayError as error:
         seen: BaseException | None = error
-        while seen is not None and not isinstance(seen, SonarcError):
+        # Ray's wrapping of an OSError is one too, with the traceback as its text.
+        while isinstance(seen, RayError) or (seen is not None and not isinstance(seen, (SonarcError, OSError))):
             seen = getattr(seen, "cause", None) or seen.__cause__
         if seen is None:
             raise

@@ -108,7 +108,8 @@ def write_demo(
         _write_atomically(out / "captions.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     except OSError as error:
         raise StoreError(
-            f"The demo folder {str(out)!r} cannot be written: {error}.", "Free space or choose another folder."
+            f"The demo folder {str(out)!r} cannot be written: {error.strerror or error}.",
+            "Free space or choose another folder.",
         ) from error
     for row in rows:
         report.rows[row["source"]] = report.rows.get(row["source"], 0) + 1
