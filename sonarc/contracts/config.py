@@ -1,7 +1,7 @@
 """One typed tree of settings: every field documented with its unit, unknown keys refused.
 
-The defaults are the preset `laptop`; `sonarc.contracts.presets` has the others, and overrides. `SonarcConfig.sha256()`
-names a run.
+The defaults are the preset `laptop` without its warm-up; `sonarc.contracts.presets` has the presets, and overrides.
+`SonarcConfig.sha256()` names a run.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ concerns training or a demo is not read.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ class _EncoderShape(_Coder):
 class _Prompt(_Strict):
     t5_model_name: str
     max_length: int
-    project_out: bool = False
+    project_out: Literal[False] = False
 
 
 class _Seconds(_Strict):
@@ -92,11 +93,6 @@ class PublishedModel:
     text: TextConfig
     dit: DiTConfig
     codec: OobleckCodecConfig
-
-    @property
-    def codec_section(self) -> CodecConfig:
-        """The codec as the section of a config tree; its location is the importer's to fill in."""
-        return CodecConfig(kind="oobleck", uri="codec")
 
 
 def read_model_config(path: Path) -> PublishedModel:
@@ -170,7 +166,10 @@ def parse_model_config(tree: Any) -> PublishedModel:
 
 
 def _conditioners(tree: Any) -> tuple[_Prompt, _Seconds]:
-    found = {entry.get("id"): entry for entry in _at(tree, "model.conditioning.configs")}
+    entries = _at(tree, "model.conditioning.configs")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ConfigError("model.conditioning.configs is no list of conditioners.", HINT)
+    found = {entry.get("id"): entry for entry in entries}
     kinds = {name: entry.get("type") for name, entry in found.items()}
     if kinds != {"prompt": "t5", "seconds_total": "number"}:
         raise ConfigError(f"model.conditioning.configs are {kinds}, not a t5 prompt and a number seconds_total.", HINT)
@@ -196,6 +195,14 @@ def _codec(tree: Any) -> OobleckCodecConfig:
             f"{decoder.latent_dim}.",
             HINT,
         )
+    if decoder.latent_dim != (io_channels := _at(tree, "model.diffusion.config.io_channels")):
+        raise ConfigError(
+            f"The autoencoder has {decoder.latent_dim} latent channels, model.diffusion.config.io_channels is "
+            f"{io_channels}.",
+            HINT,
+        )
+    if (hop := math.prod(encoder.strides)) != CodecConfig(kind="oobleck").hop:
+        raise ConfigError(f"The autoencoder's strides give {hop} samples a latent frame, not 2,048.", HINT)
     if encoder.latent_dim != encoder.channels:
         raise ConfigError(
             f"The encoder's latent_dim {encoder.latent_dim} is not its channels {encoder.channels}.",

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 import safetensors.torch
+from torch import Tensor
 
 from sonarc.checkpoint import ModelSections, claim_attempt, load_checkpoint, save_checkpoint
 from sonarc.codec.package import load_codec, save_codec
 from sonarc.contracts import store
+from sonarc.contracts.config import CodecConfig
 from sonarc.contracts.errors import CheckpointError
 from sonarc.contracts.hashing import sha256_json
-from sonarc.published.config import parse_model_config, read_model_config
+from sonarc.published.config import PublishedModel, parse_model_config, read_model_config
 from sonarc.published.weights import PublishedWeights, build_autoencoder, published_tensors, read_tensors, split
 
 CODEC = "codec"
@@ -53,15 +55,24 @@ def import_checkpoint(config: Path, weights: Path, out: str) -> Imported:
     model = read_model_config(config)
     tensors = read_tensors(weights)
     found = split(tensors, model)
+    out = store.as_uri(out)
     if store.list_files(out):
         raise CheckpointError(f"{out} is not empty.", "Name a new folder.")
+    try:
+        return _write(out, model, found, tensors)
+    except BaseException:
+        store.remove_folder(out)  # it was empty, and half an import would be in the way of the next
+        raise
+
+
+def _write(out: str, model: PublishedModel, found: PublishedWeights, tensors: dict[str, Tensor]) -> Imported:
     codec = build_autoencoder(model)
     codec.vae.load_state_dict(found.autoencoder)
     codec_uri = store.join(out, CODEC)
     save_codec(codec, codec_uri)
     sections = ModelSections(
         audio=model.audio,
-        codec=model.codec_section.model_copy(update={"uri": codec_uri}),
+        codec=CodecConfig(kind="oobleck", uri=codec_uri),
         text=model.text,
         dit=model.dit,
         published=dict(model.tree),

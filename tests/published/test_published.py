@@ -17,7 +17,8 @@ from pipelines.cli import app
 from sonarc import published
 from sonarc.checkpoint import load_dit
 from sonarc.codec import load_codec
-from sonarc.contracts.errors import CheckpointError, ConfigError
+from sonarc.codec.config import OobleckCodecConfig
+from sonarc.contracts.errors import CheckpointError, ConfigError, StoreError
 from sonarc.contracts.presets import saos
 from sonarc.dit import Conditioning
 from sonarc.published.config import parse_model_config
@@ -66,11 +67,15 @@ def test_the_preset_saos_has_the_published_shape() -> None:
         "io_channels": 64, "embed_dim": 1024, "depth": 16, "num_heads": 8,
         "cond_token_dim": 768, "global_cond_dim": 768,
     }  # fmt: skip
+    coders = tree["model"]["pretransform"]["config"]
+    coders["encoder"]["config"] |= {"channels": 128, "latent_dim": 128}
+    coders["decoder"]["config"] |= {"channels": 128, "latent_dim": 64}
     tree["model"]["conditioning"]["cond_dim"] = 768
     tree["model"]["conditioning"]["configs"][0]["config"]["t5_model_name"] = "t5-base"
     model = parse_model_config(tree)
     assert model.dit == saos().dit
     assert model.audio == saos().audio
+    assert model.codec == OobleckCodecConfig()
     assert (model.text.width, model.text.max_tokens) == (saos().text.width, saos().text.max_tokens)
     with torch.device("meta"):
         dit = published.build_dit(model)
@@ -103,6 +108,16 @@ def test_a_key_that_does_not_fit_is_refused_by_its_published_name(
     assert not (tmp_path / "own").exists()
 
 
+def test_an_import_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise StoreError("The disk is full.", "Free space.")
+
+    monkeypatch.setattr(published.folder, "save_checkpoint", full)
+    with pytest.raises(StoreError):
+        published.import_checkpoint(*synthetic.write(tmp_path / "release"), str(tmp_path / "own"))
+    assert not list((tmp_path / "own").rglob("*.safetensors"))
+
+
 def test_all_that_does_not_fit_is_listed_at_once(tmp_path: Path) -> None:
     config, weights = synthetic.write(tmp_path, **{NORM: None, "stray": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=f"2 keys do not fit.*missing {NORM}; unexpected stray"):
@@ -125,6 +140,8 @@ def test_all_that_does_not_fit_is_listed_at_once(tmp_path: Path) -> None:
         ("model.pretransform.config.bottleneck.type", "rvq"),
         ("model.pretransform.config.decoder.config.final_tanh", True),
         ("sample_rate", 48_000),
+        ("model.diffusion.config.io_channels", 8),
+        ("model.conditioning.configs", [1]),
     ],
 )
 def test_another_architecture_is_refused_by_the_option_that_differs(path: str, value: Any) -> None:
