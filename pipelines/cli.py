@@ -129,6 +129,7 @@ def train_codec(
     dataset: Dataset,
     out: Annotated[str, typer.Option(help="Folder for weights, settings and card.")] = "codec",
     seconds: Annotated[float, typer.Option(help="Wall time to train, seconds; more is better.")] = 3_400.0,
+    start: Annotated[str, typer.Option(help="Codec to go on from, such as codec-v1; none: start afresh.")] = "",
 ) -> None:
     """Train the codec on a dataset's train split; use it with `--set codec.uri=<folder>`.
 
@@ -137,7 +138,7 @@ def train_codec(
     with explained():
         from pipelines import shipped
 
-        typer.echo(f"{out}: codec {shipped.train_codec(dataset, out, seconds=seconds)}")
+        typer.echo(f"{out}: codec {shipped.train_codec(dataset, out, seconds=seconds, start=start)}")
 
 
 @train.command("clap")

@@ -14,11 +14,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from sonarc.contracts import store
 from sonarc.contracts.dataset import DatasetManifest, Split, read_dataset
 from sonarc.contracts.errors import DataError
+from sonarc.contracts.hashing import sha256_json
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+LINEAR_SHARE = 0.05
+"""Share of the learning rate of the layers that a linear start sets: they are near their best."""
+WARM_LINEAR_SHARE = 0.2
+"""The same where training goes on from a codec."""
 MOST_HELD_OUT = 256
 """Held-out clips of each kind behind the card's figures."""
 
@@ -33,8 +38,10 @@ def _bars() -> Progress:
     )
 
 
-def train_codec(dataset_uri: str, out: str, *, seconds: float) -> str:
+def train_codec(dataset_uri: str, out: str, *, seconds: float, start: str = "") -> str:
     """Train the spectral codec for `seconds` of wall time and write its folder to `out`; returns its hash.
+
+    `start` is a codec to go on from; empty: the best linear one.
 
     Raises:
         DataError: no train clips, or no held-out ones to measure on.
@@ -48,15 +55,18 @@ def train_codec(dataset_uri: str, out: str, *, seconds: float) -> str:
     from sonarc.codec.training import train_codec as train
 
     manifest = read_dataset(dataset_uri)
-    state = store.cache_root() / "train" / f"codec-{manifest.sha256()[:16]}"
-    clips, _ = _audio(dataset_uri, "train")
+    config = CodecTrainConfig(seconds=seconds, start=start, linear_share=WARM_LINEAR_SHARE if start else LINEAR_SHARE)
+    shaping = sha256_json(config.model_dump(mode="json", exclude={"seconds"}))
+    state = store.cache_root() / "train" / f"codec-{manifest.sha256()[:16]}-{shaping[:8]}"
+    clips, sources = _audio(dataset_uri, "train")
     with _bars() as bars:
         task = bars.add_task("codec", total=1.0, note="")
         made = train(
             clips,
-            CodecTrainConfig(seconds=seconds),
+            config,
             state,
             lambda step, done, terms: bars.update(task, completed=done, note=f"step {step}, loss {terms['loss']:.3f}"),
+            sources,
         )
     held_out, sources = _audio(dataset_uri, "test")
     figures = {}
@@ -64,7 +74,8 @@ def train_codec(dataset_uri: str, out: str, *, seconds: float) -> str:
         chosen = [n for n, name in enumerate(sources) if name == source][:MOST_HELD_OUT]
         figures[source] = reconstruction_figures(made.codec, torch.from_numpy(held_out[chosen]).float() / 32767)
     provenance = CodecProvenance(
-        command=f"sonarc train codec --dataset <dataset> --seconds {seconds:g}",
+        command=f"sonarc train codec --dataset <dataset> --seconds {seconds:g}"
+        + (f" --start {start}" if start else ""),
         data=_describe(manifest),
         split="train split by group; figures on the test split",
         steps=made.steps,
@@ -97,13 +108,16 @@ def _audio(dataset_uri: str, split: Split) -> tuple[NDArray[np.int16], list[str]
 
     from sonarc.data import read_clips
 
-    clips, sources = [], []
-    for clip in read_clips(dataset_uri, split):
-        clips.append((clip.audio_AS * 32767).astype(np.int16))
-        sources.append(str(clip.row["source"]))
-    if not clips:
+    manifest = read_dataset(dataset_uri)
+    if not manifest.splits[split].clips:
         raise DataError(f"The {split} split of {dataset_uri} holds no clips.", "Ingest more groups.")
-    return np.stack(clips), sources
+    # Ten thousand clips fill half of a small machine's memory: once, not twice.
+    clips = np.empty((manifest.splits[split].clips, 2, manifest.samples), np.int16)
+    sources = []
+    for row_AS, clip in zip(clips, read_clips(dataset_uri, split), strict=True):
+        row_AS[:] = clip.audio_AS * 32767
+        sources.append(str(clip.row["source"]))
+    return clips, sources
 
 
 def _describe(manifest: DatasetManifest) -> str:

@@ -90,6 +90,8 @@ class CodecLossConfig(Section):
     """Spectral convergence of the audio, over the batch."""
     head_magnitude: NonNegative = 1.0
     """Compressed and log-magnitude L1 of the head's spectrum."""
+    band_energy: NonNegative = 0.5
+    """Log-energy L1 of the audio in bands of frequency, at the same resolutions."""
     phase: NonNegative = 0.5
     """Absolute and relative phase of the head's spectrum."""
     kl: NonNegative = 2e-3
@@ -119,8 +121,16 @@ class CodecTrainConfig(Section):
     weight_decay: NonNegative = 0.01
     grad_clip: PositiveFloat = 1.0
     """Largest gradient norm."""
+    start: str = ""
+    """Codec of the same shape to go on from: one shipped with Sonarc by name, or a folder's location. Empty: a linear
+    start."""
     start_crops: Positive = 256
-    """Crops whose principal components the weights start from."""
+    """Crops whose principal components a linear start takes."""
+    linear_share: Fraction = 0.05
+    """Share of the learning rate for the layers that a linear start sets: they start near their best and see thousands
+    of inputs at once, so that full steps would undo them."""
+    balance: Fraction = 0.5
+    """Share of crops drawn evenly over sources; the others are drawn evenly over clips."""
     mix: Fraction = 0.15
     """Share of crops that are the sum of two clips."""
     gain_db: NonNegative = 9.0

@@ -5,6 +5,8 @@ Shapes: B batch, A audio channels, S samples, N frames, F bins.
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from sonarc.codec.spectral import COMPRESSION, FLOOR, Spectrum
 from sonarc.codec.stft import absolute, frame, unit_hann
 
 RESOLUTIONS = (256, 512, 1024, 2048, 4096)
+BANDS = 40
 
 
 class _PowerSpectrum(torch.autograd.Function):
@@ -46,22 +49,47 @@ def power_spectrum(x_BAS: Tensor, n_fft: int) -> Tensor:
     return power
 
 
-def _power_distance(got: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    log_distance = 0.5 * ((got + FLOOR**2).log() - (wanted + FLOOR**2).log()).abs().mean()
+@cache
+def _bands(bins: int) -> Tensor:
+    """Which bins make which band, `(F, bands)`: of equal width on a logarithmic axis, or one bin where that is more."""
+    edges = [0]
+    for band in range(1, BANDS + 1):
+        edges.append(max(edges[-1] + 1, round(bins ** (band / BANDS))))
+        if edges[-1] >= bins:
+            break
+    edges[-1] = bins
+    members = torch.zeros(bins, len(edges) - 1)
+    for band, (low, high) in enumerate(pairwise(edges)):
+        members[low:high, band] = 1.0
+    return members
+
+
+def _log_distance(got: Tensor, wanted: Tensor) -> Tensor:
+    """Mean |Δ log magnitude| of two powers, nepers; -80 dB is the floor."""
+    return 0.5 * ((got + FLOOR**2).log() - (wanted + FLOOR**2).log()).abs().mean()
+
+
+def _convergence(got: Tensor, wanted: Tensor) -> Tensor:
+    """Distance of two magnitudes over the norm of the wanted one, of a whole batch: by item it explodes on silence."""
     difference = (got + 1e-10).sqrt() - (wanted + 1e-10).sqrt()
-    convergence = (difference.square().sum() / wanted.sum().clamp_min(1e-6)).sqrt()
-    return log_distance, convergence
+    return (difference.square().sum() / wanted.sum().clamp_min(1e-6)).sqrt()
 
 
-def multi_resolution(audio_BAS: Tensor, target_BAS: Tensor, n_fft: int) -> tuple[Tensor, Tensor]:
-    """Log-magnitude L1 and spectral convergence at one resolution.
+def multi_resolution(audio_BAS: Tensor, target_BAS: Tensor, n_fft: int) -> dict[str, Tensor]:
+    """Distances at one resolution: `log_magnitude`, `convergence` and `band_energy`.
 
-    The convergence is taken over the whole batch: by item it explodes on silence.
+    The first is the least where a bin that cannot be known has its *median*, which is quieter than its mean. The
+    energy of a whole band can be known, and keeps noise as loud as it was.
     """
     with torch.no_grad():
         wanted = power_spectrum(target_BAS, n_fft)
     got = power_spectrum(audio_BAS, n_fft)
-    return _power_distance(got, wanted)
+    bands = _bands(got.shape[-1])
+    return {
+        "log_magnitude": _log_distance(got, wanted),
+        "convergence": _convergence(got, wanted),
+        "band_energy": _log_distance(got @ bands, wanted @ bands),
+    }
 
 
 def head_magnitude(spectrum: Spectrum, target_BANF: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +24,13 @@ from torch import Tensor
 from sonarc.codec import losses
 from sonarc.codec.config import CodecTrainConfig
 from sonarc.codec.linear_start import start_linear
+from sonarc.codec.package import load_codec
 from sonarc.codec.spectral import SpectralCodec
 from sonarc.codec.stft import mid_side
 from sonarc.contracts.errors import CheckpointError, DataError
 from sonarc.contracts.hashing import sha256_json
 
-LINEAR_SHARE = 0.05  # of the learning rate, for the layers that start_linear sets
-KL_WARMUP_STEPS = 500  # the latents are made useful first, and compact then
+KL_WARMUP_STEPS = 500  # from a linear start the latents are made useful first, and compact then
 
 START_STEP = 1 << 40  # the crops of the linear start are drawn like those of steps that no run reaches
 
@@ -60,8 +60,27 @@ class Clips(Protocol):
     def __getitem__(self, index: int) -> NDArray[np.generic]: ...
 
 
-def _crop(clips: Clips, config: CodecTrainConfig, rng: np.random.Generator) -> NDArray[np.float32]:
-    clip = clips[int(rng.integers(clips.shape[0]))]
+@dataclass(frozen=True)
+class Sources:
+    """Which clips come from which source, so that a small one can be drawn as often as a large one."""
+
+    members: tuple[NDArray[np.int64], ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Sources:
+        """Clips grouped by their source's name."""
+        labels = np.asarray(names)
+        return cls(tuple(np.flatnonzero(labels == name) for name in sorted(set(names))))
+
+    def draw(self, balance: float, rng: np.random.Generator) -> int:
+        """A clip: with probability `balance` of a source drawn evenly, else of all."""
+        if rng.random() < balance:
+            return int(rng.choice(self.members[int(rng.integers(len(self.members)))]))
+        return int(rng.integers(sum(len(some) for some in self.members)))
+
+
+def _crop(clips: Clips, sources: Sources, config: CodecTrainConfig, rng: np.random.Generator) -> NDArray[np.float32]:
+    clip = clips[sources.draw(config.balance, rng)]
     start = int(rng.integers(clip.shape[-1] - config.crop + 1))
     crop = np.asarray(clip[:, start : start + config.crop], dtype=np.float32)
     if clips.dtype == np.int16:
@@ -72,14 +91,14 @@ def _crop(clips: Clips, config: CodecTrainConfig, rng: np.random.Generator) -> N
     return crop * np.float32(gain if rng.random() < 0.5 else -gain)
 
 
-def draw_batch(clips: Clips, config: CodecTrainConfig, step: int) -> Tensor:
+def draw_batch(clips: Clips, sources: Sources, config: CodecTrainConfig, step: int) -> Tensor:
     """The batch `(B, 2, crop)` of a step: random crops, gains, channel order and polarity; some mixed of two."""
     rng = np.random.default_rng((config.seed, step))
     batch = []
     for _ in range(config.batch):
-        crop = _crop(clips, config, rng)
+        crop = _crop(clips, sources, config, rng)
         if rng.random() < config.mix:
-            crop = crop + _crop(clips, config, rng)
+            crop = crop + _crop(clips, sources, config, rng)
         batch.append(crop / max(1.0, float(np.abs(crop).max())))
     return torch.from_numpy(np.stack(batch).astype(np.float32))
 
@@ -97,29 +116,26 @@ def codec_loss(
     audio = codec.synthesize(spectrum)
     # One resolution on left and right, another on mid and side: the cost of one on all four.
     first, second = torch.randperm(len(losses.RESOLUTIONS), generator=generator)[:2].tolist()
-    log_lr, convergence_lr = losses.multi_resolution(audio, audio_BAS, losses.RESOLUTIONS[first])
-    log_ms, convergence_ms = losses.multi_resolution(mid_side(audio), mid_side(audio_BAS), losses.RESOLUTIONS[second])
+    left_right = losses.multi_resolution(audio, audio_BAS, losses.RESOLUTIONS[first])
+    middle_side = losses.multi_resolution(mid_side(audio), mid_side(audio_BAS), losses.RESOLUTIONS[second])
     terms = {
-        "log_magnitude": 0.5 * (log_lr + log_ms),
-        "convergence": 0.5 * (convergence_lr + convergence_ms),
+        **{name: 0.5 * (left_right[name] + middle_side[name]) for name in left_right},
         "head_magnitude": losses.head_magnitude(spectrum, target),
         "phase": losses.phase(spectrum, target, codec.config.phase_bins),
         "kl": losses.kl_divergence(mean, log_var),
     }
     weights = {name: getattr(config.loss, name) for name in terms}
-    weights["kl"] *= min(1.0, step / KL_WARMUP_STEPS)
+    if not config.start:
+        weights["kl"] *= min(1.0, step / KL_WARMUP_STEPS)
     total = sum((weights[name] * term for name, term in terms.items()), torch.zeros(()))
     return total, {"loss": float(total.detach()), **{name: float(term.detach()) for name, term in terms.items()}}
 
 
-def _groups(codec: SpectralCodec) -> list[dict[str, Any]]:
-    """Parameters by their share of the learning rate.
-
-    The linear layers start near their best and see thousands of inputs at once: full steps would undo them.
-    """
+def _groups(codec: SpectralCodec, linear_share: float) -> list[dict[str, Any]]:
+    """Parameters by their share of the learning rate."""
     blocks = [p for name, p in codec.named_parameters() if "blocks" in name]
     linear = [p for name, p in codec.named_parameters() if "blocks" not in name]
-    return [{"params": blocks, "share": 1.0}, {"params": linear, "share": LINEAR_SHARE}]
+    return [{"params": blocks, "share": 1.0}, {"params": linear, "share": linear_share}]
 
 
 def _learning_rate(config: CodecTrainConfig, step: int, done: float) -> float:
@@ -135,7 +151,11 @@ class _Run:
         torch.manual_seed(config.seed)
         self.codec = SpectralCodec(config.model)
         self.optimizer = torch.optim.AdamW(
-            _groups(self.codec), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+            _groups(self.codec, config.linear_share),
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         self.step = 0
         self.seconds = 0.0
@@ -185,12 +205,16 @@ class _Run:
             if old != file:
                 old.unlink()
 
-    def start(self, clips: Clips) -> None:
-        """Go on from the folder's state, or begin at the best linear codec of some crops."""
+    def start(self, clips: Clips, sources: Sources) -> None:
+        """Go on from the folder's state, or begin at another codec, or at the best linear one of some crops."""
         manifest = self.folder / "train.json"
         if not manifest.exists():
-            batches = -(-self.config.start_crops // self.config.batch)
-            start_linear(self.codec, [draw_batch(clips, self.config, START_STEP + i) for i in range(batches)])
+            if self.config.start:
+                self.codec.load_state_dict(_start_weights(self.config))
+            else:
+                batches = -(-self.config.start_crops // self.config.batch)
+                some = [draw_batch(clips, sources, self.config, START_STEP + i) for i in range(batches)]
+                start_linear(self.codec, some)
             self.save()
             return
         facts = json.loads(manifest.read_text())
@@ -208,7 +232,23 @@ class _Run:
         self.step, self.seconds = facts["step"], facts["seconds"]
 
 
-def train_codec(clips: Clips, config: CodecTrainConfig, folder: Path, report: StepReport | None = None) -> TrainedCodec:
+def _start_weights(config: CodecTrainConfig) -> dict[str, Tensor]:
+    codec = load_codec(config.start)
+    if not isinstance(codec, SpectralCodec) or codec.config != config.model:
+        raise CheckpointError(
+            f"The codec {config.start} has another shape than the one to be trained.",
+            "Train with its `model` settings.",
+        )
+    return codec.state_dict()
+
+
+def train_codec(
+    clips: Clips,
+    config: CodecTrainConfig,
+    folder: Path,
+    report: StepReport | None = None,
+    sources: Sequence[str] | None = None,
+) -> TrainedCodec:
     """Train a codec, or go on with the run whose state `folder` holds.
 
     Args:
@@ -216,6 +256,7 @@ def train_codec(clips: Clips, config: CodecTrainConfig, folder: Path, report: St
         config: the run's settings.
         folder: where the resumable state lives (safetensors and JSON).
         report: called after every step.
+        sources: the name of each clip's source, for `config.balance`; None: all are of one.
 
     Returns:
         The trained codec with its latents' mean and deviation set, and what it took.
@@ -229,14 +270,14 @@ def train_codec(clips: Clips, config: CodecTrainConfig, folder: Path, report: St
             f"The codec trains on clips of shape (N, 2, at least {config.crop}), not {tuple(clips.shape)}.",
             "Use stereo clips that are longer, or set a smaller crop.",
         )
-    run = _Run(config, folder)
-    run.start(clips)
+    run, origin = _Run(config, folder), Sources.of(sources or [""] * clips.shape[0])
+    run.start(clips, origin)
     run.codec.train()
     saved = clock = time.monotonic()
     while run.done < 1.0:
         for group in run.optimizer.param_groups:
             group["lr"] = group["share"] * _learning_rate(config, run.step, run.done)
-        terms = run.accumulate(draw_batch(clips, config, run.step))
+        terms = run.accumulate(draw_batch(clips, origin, config, run.step))
         if not math.isfinite(terms["loss"]):
             raise CheckpointError(
                 f"The codec's loss became {terms['loss']} at step {run.step}.",

@@ -11,13 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from sonarc.codec.config import CodecTrainConfig
-from sonarc.codec.training import StepReport, draw_batch, train_codec
+from sonarc.codec.package import save_codec
+from sonarc.codec.training import Sources, StepReport, draw_batch, train_codec
 from sonarc.contracts.errors import CheckpointError, DataError
 from tests.codec.test_spectral import TINY
 
 CONFIG = CodecTrainConfig(
     model=TINY, steps=6, seconds=None, batch=2, crop=4096, warmup_steps=2, lr=5e-3, save_every=1e9
 )
+
+ONE_SOURCE = Sources.of(["tones"] * 4)
 
 
 def tones(count: int = 4) -> NDArray[np.int16]:
@@ -95,7 +98,32 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_a_batch_is_a_function_of_seed_and_step() -> None:
-    first = draw_batch(tones(), CONFIG, 3)
-    assert torch.equal(first, draw_batch(tones(), CONFIG, 3))
-    assert not torch.equal(first, draw_batch(tones(), CONFIG, 4))
+    first = draw_batch(tones(), ONE_SOURCE, CONFIG, 3)
+    assert torch.equal(first, draw_batch(tones(), ONE_SOURCE, CONFIG, 3))
+    assert not torch.equal(first, draw_batch(tones(), ONE_SOURCE, CONFIG, 4))
     assert first.shape == (2, 2, 4096) and first.abs().max() <= 1.0
+
+
+def test_a_small_source_is_drawn_as_often_as_a_large_one() -> None:
+    sources = Sources.of(["many"] * 95 + ["few"] * 5)
+    rng = np.random.default_rng(0)
+    evenly = np.mean([sources.draw(1.0, rng) >= 95 for _ in range(2_000)])
+    by_clip = np.mean([sources.draw(0.0, rng) >= 95 for _ in range(2_000)])
+    assert 0.46 < evenly < 0.54 and 0.03 < by_clip < 0.07
+
+
+def test_training_goes_on_from_a_codec(tmp_path: Path) -> None:
+    first = train_codec(tones(), CONFIG, tmp_path / "first")
+    save_codec(first.codec, str(tmp_path / "codec"), "card")
+    config = CONFIG.model_copy(update={"start": str(tmp_path / "codec"), "steps": 1, "lr": 1e-9})
+    again = train_codec(tones(), config, tmp_path / "again")
+    audio = torch.from_numpy(tones() / 32768.0)
+    torch.testing.assert_close(
+        again.codec.decode(again.codec.encode(audio)), first.codec.decode(first.codec.encode(audio)), atol=0.02, rtol=0
+    )
+
+
+def test_a_codec_of_another_shape_is_no_start(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"start": "codec-v1"})
+    with pytest.raises(CheckpointError, match="another shape"):
+        train_codec(tones(), config, tmp_path)
