@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LINEAR_SHARE = 0.05
-"""Share of the learning rate of the layers that a linear start sets: they are near their best."""
-WARM_LINEAR_SHARE = 0.2
-"""The same where training goes on from a codec."""
+FROM_A_CODEC = {"lr": 2.5e-4, "linear_share": 0.1}
+"""Settings where training goes on from a codec: half the rate, and more of it for the layers of the linear start."""
 MOST_HELD_OUT = 256
 """Held-out clips of each kind behind the card's figures."""
 
@@ -55,7 +53,7 @@ def train_codec(dataset_uri: str, out: str, *, seconds: float, start: str = "") 
     from sonarc.codec.training import train_codec as train
 
     manifest = read_dataset(dataset_uri)
-    config = CodecTrainConfig(seconds=seconds, start=start, linear_share=WARM_LINEAR_SHARE if start else LINEAR_SHARE)
+    config = CodecTrainConfig(seconds=seconds, start=start, **(FROM_A_CODEC if start else {}))
     shaping = sha256_json(config.model_dump(mode="json", exclude={"seconds"}))
     state = store.cache_root() / "train" / f"codec-{manifest.sha256()[:16]}-{shaping[:8]}"
     clips, sources = _audio(dataset_uri, "train")

@@ -8,74 +8,42 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ray_jobs.job import Outcome, StageContext, main
-from sonarc.checkpoint import load_dit
-from sonarc.codec.interface import Codec
 from sonarc.codec.package import load_codec
 from sonarc.contracts import store
-from sonarc.contracts.config import EvaluateConfig, SonarcConfig, TextConfig
-from sonarc.contracts.errors import DataError
+from sonarc.contracts.config import EvaluateConfig, SonarcConfig
 from sonarc.contracts.hashing import sha256_json
 from sonarc.contracts.result import Artifact
 from sonarc.contracts.scores import Difference, ModelName, Score, ScoreSheet, best, write_scores
 from sonarc.data.latents import load_latents
-from sonarc.data.reader import read_clips, read_index
 from sonarc.metrics.diversity import conditional_diversity
-from sonarc.metrics.embedders import Embedder, load_embedder
-from sonarc.metrics.embedders.clap import Clap, load_clap
-from sonarc.metrics.embedders.interface import Embeddings, Tagger, embed
+from sonarc.metrics.embedders import load_embedder
+from sonarc.metrics.embedders.clap import load_clap
+from sonarc.metrics.embedders.interface import Audio, Embeddings
 from sonarc.metrics.figures import distance_figures
-from sonarc.metrics.posteriors import posterior_divergence
+from sonarc.metrics.listening import CLASSES, Ears
 from sonarc.metrics.reference import Reference, load_reference
 from sonarc.metrics.sanity import sanity
 from sonarc.metrics.scoring import Row, Scorer
-from sonarc.runtime.generate import Sampling, generate_audio, silence_latent
+from sonarc.metrics.tasks import Tasks, answer, held_out_clips, held_out_tasks
+from sonarc.runtime.generate import Sampling
 from sonarc.runtime.generator import Generator
+from sonarc.runtime.sampled import Make, SampledCheckpoint
 from sonarc.runtime.wave import encode_audio
 from sonarc.samplers.sample import BASE_SAMPLER, GENERATOR_SAMPLER
-from sonarc.text import TextEncoder, load_text_encoder
 
 logger = logging.getLogger(__name__)
 
 BATCH = 64
-CLASSES = "classes_"
 COMPARED = ("adherence", "recall")
 """Metrics compared beside the Fréchet distances."""
-
-Audio = NDArray[np.float32]
-Make = Callable[[Sequence[str], Sequence[float], Sequence[int]], Sequence[Audio]]
-"""`make(prompts, seconds, seeds)` gives a clip `(A, S_i)` for each."""
-
-
-@dataclass(frozen=True)
-class Tasks:
-    """What every sampled row is asked for: N prompts with lengths and seeds."""
-
-    keys: list[str]
-    """The held-out clip behind each prompt; intervals resample these."""
-    prompts: list[str]
-    seconds: list[float]
-    seeds: list[int]
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __getitem__(self, items: Sequence[int]) -> Tasks:
-        return Tasks(
-            [self.keys[n] for n in items],
-            [self.prompts[n] for n in items],
-            [self.seconds[n] for n in items],
-            [self.seeds[n] for n in items],
-        )
 
 
 @dataclass(frozen=True)
@@ -92,51 +60,6 @@ class Sampled:
     def name(self) -> str:
         """`base@4`."""
         return f"{self.model}@{self.steps}"
-
-
-@dataclass(frozen=True)
-class Ears:
-    """Everything that listens to clips."""
-
-    embedders: Sequence[Embedder]
-    clap: Clap
-    samples: int
-    """Length that clips are zero-padded to."""
-    sample_rate: int
-
-    def vectors(self, clips: Sequence[Audio]) -> dict[str, Embeddings]:
-        """Raw vectors of some clips in every space and in CLAP's; class posteriors as `classes_<space>`."""
-        found: dict[str, list[Embeddings]] = {}
-        for start in range(0, len(clips), BATCH):
-            batch_BAS = self._padded(clips[start : start + BATCH])
-            for embedder in (*self.embedders, self.clap):
-                if isinstance(embedder, Tagger):
-                    tags = embedder.tag(batch_BAS)
-                    found.setdefault(embedder.name, []).append(tags.embeddings_BE)
-                    found.setdefault(f"{CLASSES}{embedder.name}", []).append(tags.posteriors_BK)
-                else:
-                    found.setdefault(embedder.name, []).append(embed(embedder, batch_BAS))
-        return {name: np.concatenate(parts) for name, parts in found.items()}
-
-    def divergences(
-        self, keys: Sequence[str], heard: Mapping[str, Embeddings], real: Mapping[str, Mapping[str, Embeddings]]
-    ) -> dict[str, NDArray[np.floating]]:
-        """Divergence of each clip's classes from those of the real clip behind its prompt, by tagger."""
-        return {
-            name.removeprefix(CLASSES): posterior_divergence(np.stack([by_key[key] for key in keys]), heard[name])
-            for name, by_key in real.items()
-        }
-
-    def clap_vectors(self, clips: Sequence[Audio]) -> Embeddings:
-        """CLAP vectors of some clips."""
-        return embed(self.clap, self._padded(clips))
-
-    def _padded(self, clips: Sequence[Audio]) -> Audio:
-        padded = np.zeros((len(clips), len(clips[0]), self.samples), np.float32)
-        for row_AS, clip_AS in zip(padded, clips, strict=True):
-            # A clip that is not finite is counted as such, and heard as silence.
-            row_AS[:, : clip_AS.shape[1]] = clip_AS if np.isfinite(clip_AS).all() else 0.0
-        return padded
 
 
 def run(context: StageContext) -> Outcome:
@@ -161,7 +84,7 @@ def evaluate(context: StageContext, champion_uri: str | None = None) -> Outcome:
     )
     reference.check(ears.embedders)
     scorer = Scorer(reference, config.embedders, ears.clap.sha256, config.bootstrap, config.seed)
-    tasks = _tasks(context.input("ingest", "dataset").uri, config)
+    tasks = held_out_tasks(context.input("ingest", "dataset").uri, "test", config.clips, config.seed)
     kept: dict[tuple[str, float], list[Audio]] = {}
     real: dict[str, dict[str, Embeddings]] = {}
     rows = list(_real_rows(context, reference, ears, tasks, kept, real))
@@ -176,27 +99,6 @@ def evaluate(context: StageContext, champion_uri: str | None = None) -> Outcome:
     context.progress(len(sampled), len(sampled), unit="rows", message="intervals")
     sheet = _sheet(scorer, rows, config)
     return _leave(context, sheet, tasks, kept)
-
-
-def _tasks(dataset_uri: str, config: EvaluateConfig) -> Tasks:
-    """`config.clips` prompts of the test split, every clip once before any comes again with another caption."""
-    clips = read_index(dataset_uri, "test").select(["key", "captions", "seconds"]).to_pylist()
-    if len(clips) < 2:
-        raise DataError(f"The test split holds {len(clips)} clips.", "Ingest more clips, of more groups.")
-    rng = np.random.default_rng(config.seed)
-    order = np.resize(rng.permutation(len(clips)), config.clips)
-    first_caption = rng.integers(1_000, size=len(clips))
-    return Tasks(
-        keys=[clips[n]["key"] for n in order],
-        prompts=[_caption(clips[n], first_caption[n] + i // len(clips)) for i, n in enumerate(order)],
-        seconds=[clips[n]["seconds"] for n in order],
-        seeds=[config.seed + i for i in range(len(order))],
-    )
-
-
-def _caption(clip: dict[str, Any], n: int) -> str:
-    captions: list[str] = clip["captions"]
-    return captions[n % len(captions)]
 
 
 def _real_rows(
@@ -218,7 +120,7 @@ def _real_rows(
     yield Row("real", 0, 1.0, "", train_keys, (), floor)
 
     once = tasks[range(len(set(tasks.keys)))]
-    clips = _held_out(context.input("ingest", "dataset").uri, once)
+    clips = held_out_clips(context.input("ingest", "dataset").uri, "test", once.keys)
     heard = ears.vectors(clips)
     adherence_N = (heard[ears.clap.name] * ears.clap.text(once.prompts)).sum(axis=1)
     for name in heard:
@@ -234,12 +136,6 @@ def _real_rows(
     divergence = ears.divergences(once.keys, vectors, real)
     figures = sanity(rebuilt, ears.sample_rate)
     yield Row("codec", 0, 1.0, "", once.keys, (), vectors, adherence_N, divergence_N=divergence, sanity=figures)
-
-
-def _held_out(dataset_uri: str, tasks: Tasks) -> list[Audio]:
-    """The real clips behind the prompts, cut to their true length."""
-    clips = {clip.key: clip.audio_AS[:, : clip.row["frames"]] for clip in read_clips(dataset_uri, "test", tasks.keys)}
-    return [np.ascontiguousarray(clips[key]) for key in tasks.keys]
 
 
 def _reconstructions(context: StageContext, tasks: Tasks, clips: Sequence[Audio]) -> list[Audio]:
@@ -262,48 +158,17 @@ def _sampled(context: StageContext, prompts: Sequence[str], champion_uri: str | 
     """Every model and sampling to score."""
     config = context.config.evaluate
     codec = load_codec(context.config.codec.uri)
-    base = _loaded(context.input("pretrain", "base").uri, codec, prompts)
+    base = SampledCheckpoint(context.input("pretrain", "base").uri, codec, prompts)
     for sampler in config.base:
         sampling = Sampling("base", sampler.steps, sampler.cfg)
-        yield Sampled("base", sampler.steps, sampler.cfg, BASE_SAMPLER, base(sampling))
-    generator = _loaded(context.input("posttrain", "generator").uri, codec, prompts)
+        yield Sampled("base", sampler.steps, sampler.cfg, BASE_SAMPLER, base.under(sampling))
+    generator = SampledCheckpoint(context.input("posttrain", "generator").uri, codec, prompts)
     for steps in config.generator:
-        yield Sampled("generator", steps, 1.0, GENERATOR_SAMPLER, generator(Sampling("generator", steps)))
+        yield Sampled("generator", steps, 1.0, GENERATOR_SAMPLER, generator.under(Sampling("generator", steps)))
     if champion_uri is not None:
         champion = Generator.load(champion_uri)
         for steps in config.generator:
             yield Sampled("champion", steps, 1.0, GENERATOR_SAMPLER, _with_steps(champion, steps))
-
-
-def _loaded(checkpoint_uri: str, codec: Codec, prompts: Sequence[str]) -> Callable[[Sampling], Make]:
-    """A checkpoint, ready to be sampled in any way."""
-    model, bound = load_dit(checkpoint_uri)
-    encoder = _encoder(bound.text)
-    encoder(prompts)  # it remembers them, so that a row's clock sees only sampling and decoding
-    silence_C = silence_latent(codec)
-
-    def under(sampling: Sampling) -> Make:
-        def make(prompts: Sequence[str], seconds: Sequence[float], seeds: Sequence[int]) -> Sequence[Audio]:
-            return generate_audio(
-                model,
-                codec,
-                encoder,
-                prompts,
-                seconds,
-                seeds,
-                sampling,
-                clip_samples=bound.audio.samples,
-                silence_C=silence_C,
-            )
-
-        return make
-
-    return under
-
-
-@cache
-def _encoder(config: TextConfig) -> TextEncoder:
-    return load_text_encoder(config)
 
 
 def _with_steps(champion: Generator, steps: int) -> Make:
@@ -315,7 +180,7 @@ def _row(
 ) -> tuple[Row, list[Audio]]:
     """Sample, listen, and keep the clips."""
     begun = time.monotonic()
-    clips = _make(one, tasks)
+    clips = answer(one.make, tasks)
     realtime = sum(tasks.seconds) / (time.monotonic() - begun)
     vectors = ears.vectors(clips)
     row = Row(
@@ -335,25 +200,13 @@ def _row(
     return row, clips
 
 
-def _make(one: Sampled, tasks: Tasks) -> list[Audio]:
-    """The clips of some tasks; like lengths go together, since a batch is as long as its longest clip."""
-    order = np.argsort(tasks.seconds, kind="stable")
-    clips: dict[int, Audio] = {}
-    for start in range(0, len(order), BATCH):
-        items = order[start : start + BATCH].tolist()
-        part = tasks[items]
-        clips.update(zip(items, one.make(part.prompts, part.seconds, part.seeds), strict=True))
-    return [clips[n] for n in range(len(tasks))]
-
-
 def _diversity(
     one: Sampled, tasks: Tasks, config: EvaluateConfig, ears: Ears, vectors_NE: Embeddings
 ) -> NDArray[np.floating]:
     """Conditional diversity of the first prompts: what they gave already, and more with other seeds."""
     prompts, more = min(config.diversity_prompts, len(tasks)), config.diversity_samples - 1
-    again = tasks[[p for p in range(prompts) for _ in range(more)]]
-    again = replace(again, seeds=[config.seed + len(tasks) + n for n in range(len(again))])
-    others = ears.clap_vectors(_make(one, again)).reshape(prompts, more, -1)
+    again = tasks.again(prompts, more, config.seed + len(tasks))
+    others = ears.clap_vectors(answer(one.make, again)).reshape(prompts, more, -1)
     return conditional_diversity(np.concatenate([vectors_NE[:prompts, None], others], axis=1))
 
 

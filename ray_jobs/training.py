@@ -35,8 +35,6 @@ S = TypeVar("S")
 
 REPORT_EVERY = 10
 """Steps between points of the curves."""
-KEEP = 2
-"""Checkpoints kept while training: the newest, and one to fall back on."""
 POLL_SECONDS = 0.5
 
 
@@ -73,7 +71,7 @@ class _Mailbox:
 
 @dataclass(frozen=True)
 class Worker:
-    """One worker's view of a training.
+    """One worker's view of a training over Ray; see `sonarc.training.worker.TrainingWorker`.
 
     Attributes:
         rank: its number, from 0.
@@ -162,6 +160,7 @@ class Worker:
         if self.rank:
             return
         from sonarc.checkpoint import prune_checkpoints, save_checkpoint
+        from sonarc.training.worker import KEEP
 
         save_checkpoint(
             self.checkpoints,

@@ -1,0 +1,66 @@
+"""A checkpoint ready to be sampled in any way: network, codec and text encoder together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sonarc.checkpoint import load_dit
+from sonarc.checkpoint.folder import ModelSections
+from sonarc.codec.interface import Codec
+from sonarc.contracts.config import TextConfig
+from sonarc.dit import DiT
+from sonarc.runtime.generate import Sampling, generate_audio, silence_latent
+from sonarc.text import TextEncoder, load_text_encoder
+
+Make = Callable[[Sequence[str], Sequence[float], Sequence[int]], Sequence[NDArray[np.float32]]]
+"""`make(prompts, seconds, seeds)` gives a clip `(A, S_i)` for each."""
+
+
+class SampledCheckpoint:
+    """A base or generator with the codec whose latents it was trained on.
+
+    Args:
+        checkpoint_uri: location of the checkpoint.
+        prompts: read by the text encoder at once, which remembers them, so that a row's clock sees only sampling and
+            decoding.
+    """
+
+    def __init__(self, checkpoint_uri: str, codec: Codec, prompts: Sequence[str] = ()) -> None:
+        self.model: DiT
+        self.bound: ModelSections
+        self.model, self.bound = load_dit(checkpoint_uri)
+        self.codec = codec
+        self._encoder = _encoder(self.bound.text)
+        if prompts:
+            self._encoder(prompts)
+        self._silence_C: Tensor = silence_latent(codec)
+
+    def under(self, sampling: Sampling) -> Make:
+        """What makes clips under a sampling."""
+
+        def make(
+            prompts: Sequence[str], seconds: Sequence[float], seeds: Sequence[int]
+        ) -> Sequence[NDArray[np.float32]]:
+            return generate_audio(
+                self.model,
+                self.codec,
+                self._encoder,
+                prompts,
+                seconds,
+                seeds,
+                sampling,
+                clip_samples=self.bound.audio.samples,
+                silence_C=self._silence_C,
+            )
+
+        return make
+
+
+@cache
+def _encoder(config: TextConfig) -> TextEncoder:
+    return load_text_encoder(config)
