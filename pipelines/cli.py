@@ -124,6 +124,34 @@ train.command("arc")(_stage_command("posttrain", "Post-train the base into a few
 Dataset = Annotated[str, typer.Option(help="Location of a dataset folder, the output of `sonarc ingest`.")]
 
 
+@app.command("study", rich_help_panel="Stages")
+def study_command(
+    size: Annotated[str, typer.Option(help="`full` takes hours on two cores; `tiny` minutes.")] = "full",
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder for study.json, study.md and study.png.")] = Path("study"),
+    attempt: Annotated[
+        str,
+        typer.Option("--try", help="Only train ARC with the settings of --set under this name, scored on validation."),
+    ] = "",
+) -> None:
+    """Train base, ARC and its ablations alike, score all alike, and write up what came out.
+
+    Stopped and started again, it goes on where it was: everything is kept in the user's cache folder. Settings are
+    chosen with `--try`, on the validation split; the study itself is scored on the test split.
+    """
+    with explained():
+        from pipelines import study
+        from sonarc.study.sizes import design_of
+
+        design = design_of(size, overrides or [])
+        if attempt:
+            for row in study.attempt(design, attempt, overrides or []):
+                figures = {k: round(v, 3) for k, v in row.model_dump().items() if isinstance(v, float)}
+                typer.echo(f"{row.name}: {figures}")
+        else:
+            typer.echo(str(study.study(design, size, out)))
+
+
 @train.command("codec")
 def train_codec(
     dataset: Dataset,

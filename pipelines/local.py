@@ -105,7 +105,7 @@ def run_pipeline(config: SonarcConfig, places: Places, *, until: str = "smoke", 
     except BaseException:
         close_parent(parent, "KILLED")
         raise
-    records = _records(folder)
+    records = stage_records(folder)
     verdict = _verdict(records)
     if error is None and verdict is not None and not verdict.passed:
         error = GateRefused(verdict.why, "Nothing was promoted. The table above has every rule and its figures.")
@@ -241,8 +241,8 @@ def _execute(
     raise StageError(f"The pipeline ended with code {child.returncode}.", f"Its log: {log}")
 
 
-def _records(folder: Path) -> dict[str, StageRecord]:
-    """The records that stages left in this run."""
+def stage_records(folder: Path) -> dict[str, StageRecord]:
+    """The records that stages left in a run's folder, by stage."""
     found = (folder / "stages").glob("*.json")
     records = [StageRecord.model_validate_json(path.read_bytes()) for path in found]
     return {record.stage: record for record in sorted(records, key=lambda r: list(STAGES).index(r.stage))}

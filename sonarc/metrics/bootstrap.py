@@ -77,8 +77,13 @@ def interval(value: float, resampled: Sequence[float] | Floats) -> Interval:
 
 
 def weighted_mean(values_N: Floats, draws: Resamples) -> Floats:
-    """The mean of `values_N` in every bootstrap resample `(R,)`."""
-    return np.asarray(draws.weights @ values_N / draws.weights.sum(axis=1))
+    """The mean of `values_N` in every bootstrap resample `(R,)`; NaN values are left out."""
+    known = ~np.isnan(values_N)
+    weights = draws.weights[:, known]
+    total = weights.sum(axis=1)
+    sums = weights @ np.asarray(values_N)[known]
+    # A resample that drew no known value says nothing of its own.
+    return np.where(total > 0, sums / np.maximum(total, 1e-12), np.nanmean(values_N))
 
 
 def resampled_frechet(x_NE: Floats, reference: Gaussian, draws: Resamples) -> Floats:

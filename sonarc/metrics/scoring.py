@@ -28,7 +28,12 @@ from sonarc.metrics.manifold import NEIGHBOURS, distances, overlap
 from sonarc.metrics.reference import Reference, Space
 from sonarc.metrics.sanity import Sanity
 
-HIGHER = {"adherence", "precision", "recall", "density", "coverage", "diversity", "realtime"}
+STATED = ("accuracy", "in_register", "in_key", "tempo", "loudness", "length")
+"""What captions state, in the order of columns; `sonarc.metrics.hearing` and `sonarc.metrics.probe` measure it."""
+HIGHER = {
+    "adherence", "accuracy", "in_register", "in_key", "tempo", "precision", "recall", "density", "coverage", "diversity",
+    "realtime",
+}  # fmt: skip
 NEAR = {"side_db", "correlation", "rolloff_hz", "centroid_hz", "centroid_spread_hz"}
 OVERLAPS = ("precision", "recall", "density", "coverage")
 UNITS = {
@@ -37,6 +42,8 @@ UNITS = {
     "rolloff_hz": "Hz",
     "centroid_hz": "Hz",
     "centroid_spread_hz": "Hz",
+    "loudness": "dB",
+    "length": "s",
     "adherence": "cosine",
     "diversity": "cosine distance",
 }
@@ -57,6 +64,7 @@ class Row:
         vectors: space → raw vectors `(N, E)`; a row without them has no distances.
         adherence_N: cosine of each clip with its prompt; None where the row has no prompts.
         divergence_N: tagger → divergence of each clip's classes from those of the real clip behind its prompt.
+        stated_N: figure → how well each clip agrees with what its caption states, NaN where it states nothing.
         diversity_P: conditional diversity of some prompts; None where the row makes one clip a prompt.
         realtime: audio seconds made a wall second of sampling and decoding; None where nothing is made.
         sanity: figures of the clips; None where they are another row's.
@@ -71,6 +79,7 @@ class Row:
     vectors: Mapping[str, Embeddings]
     adherence_N: Floats | None = None
     divergence_N: Mapping[str, Floats] = field(default_factory=dict)
+    stated_N: Mapping[str, Floats] = field(default_factory=dict)
     diversity_P: Floats | None = None
     realtime: float | None = None
     sanity: Sanity | None = None
@@ -127,7 +136,7 @@ class Scorer:
     def _measure(self, row: Row) -> Iterator[tuple[str, Interval | float]]:
         names = [f"fd_{space}" for space in self.spaces]
         divergences = [f"kl_{name}" for name in row.divergence_N]
-        for metric in (*names, *divergences, *OVERLAPS, "adherence", "diversity"):
+        for metric in (*names, *divergences, *OVERLAPS, "adherence", *STATED, "diversity"):
             if (drawn := self._resampled(metric, row)) is not None:
                 yield metric, interval(*drawn)
         for space in self._heard(row):
@@ -158,6 +167,9 @@ class Scorer:
             yield f"kl_{name}", (float(values_N.mean()), weighted_mean(values_N, draws))
         if row.adherence_N is not None:
             yield "adherence", (float(row.adherence_N.mean()), weighted_mean(row.adherence_N, draws))
+        for name, values_N in row.stated_N.items():
+            if not np.isnan(values_N).all():
+                yield name, (float(np.nanmean(values_N)), weighted_mean(values_N, draws))
         if row.diversity_P is not None:
             prompts = self._resamples([str(p) for p in range(len(row.diversity_P))])
             yield "diversity", (float(row.diversity_P.mean()), weighted_mean(row.diversity_P, prompts))

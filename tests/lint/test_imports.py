@@ -27,6 +27,7 @@ MAY_IMPORT = {
 
 SCIENCE = (
     "arc", "audio", "checkpoint", "codec", "data", "demo", "dit", "flow", "metrics", "published", "runtime", "samplers",
+    "study",
     "text", "training",
 )  # fmt: skip
 

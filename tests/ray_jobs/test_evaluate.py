@@ -4,37 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-import safetensors.torch
 import soundfile
 import torch
-from sounds import noise, tone
 from tiny_package import SAMPLES, make_codec
+from tiny_stages import encode, ingest, leave, random_clap
 
 from ray_jobs import evaluate, reference
-from sonarc.audio import encode_flac
 from sonarc.checkpoint import save_checkpoint, sections
-from sonarc.codec.package import load_codec
 from sonarc.contracts import store
-from sonarc.contracts.config import SonarcConfig, TextConfig
-from sonarc.contracts.dataset import LatentsManifest, read_dataset, write_latents
+from sonarc.contracts.config import SonarcConfig
 from sonarc.contracts.errors import DataError
 from sonarc.contracts.presets import load
 from sonarc.contracts.reference import read_reference, write_reference
-from sonarc.contracts.result import Artifact, StageRequest, StageResult, write_result
+from sonarc.contracts.result import StageRequest, StageResult, write_result
 from sonarc.contracts.scores import ScoreSheet, read_scores
 from sonarc.contracts.stage import Work, execute
-from sonarc.data.ingest import ClipRow, finish_dataset, plan_shards, write_shard
-from sonarc.data.latents import write_latent_shard
-from sonarc.data.reader import read_index, read_shard
 from sonarc.dit import DiT
-from sonarc.metrics.embedders.clap import ClapConfig, ClapNetwork
 from sonarc.report.samples import read_samples
-from sonarc.text import load_text_encoder
 from sonarc.tracking.runs import NullRun
 
-GROUPS = 40
 REFERENCE = load("ci").evaluate.reference
 Upstream = tuple[SonarcConfig, Path]
 
@@ -49,14 +38,14 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Upstream:
         [
             f"audio.samples={SAMPLES}",
             f"codec.uri={codec_uri}",
-            f"evaluate.clap={_clap(root)}",
+            f"evaluate.clap={random_clap(root)}",
             "evaluate.clips=24",
             "evaluate.sample_prompts=2",
             "compute.threads=1",
         ],
     )
-    _ingest(root, config)
-    _encode(root, config)
+    ingest(root, config)
+    encode(root, config)
     for seed, (stage, output) in enumerate((("pretrain", "base"), ("posttrain", "generator"))):
         _train(root, config, stage, output, seed)
     _execute(root, config, "reference", reference.run)
@@ -181,81 +170,6 @@ def _execute(root: Path, config: SonarcConfig, stage: str, work: Work, into: Pat
     return result
 
 
-def _leave(root: Path, stage: str, output: str, uri: str, sha256: str) -> None:
-    outputs = {output: Artifact(uri=uri, sha256=sha256)}
-    write_result((root / stage).as_uri(), StageResult(stage=stage, key="0", status="succeeded", outputs=outputs))
-
-
-def _clap(root: Path) -> str:
-    """The URI of a random small CLAP."""
-    encoder = load_text_encoder(TextConfig())
-    config = ClapConfig(widths=(16, 32), text_encoder=encoder.name, text_encoder_sha256=encoder.sha256)
-    torch.manual_seed(0)
-    weights = {k: v.half() for k, v in ClapNetwork(config).state_dict().items() if v.is_floating_point()}
-    uri = (root / "clap").as_uri()
-    store.write_bytes(store.join(uri, "model.safetensors"), safetensors.torch.save(weights))
-    store.write_json(store.join(uri, "config.json"), config.model_dump(mode="json"))
-    return uri
-
-
-def _ingest(root: Path, config: SonarcConfig) -> None:
-    rows, flacs = [], {}
-    for number in range(2 * GROUPS):
-        sound, name = (noise, "hiss") if number % 2 else (tone, "tone")
-        clip = sound(0.3 + 0.2 * (number % 3 == 0), level=0.05 + 0.002 * number)
-        key = f"{number:020x}-000"
-        flacs[key] = encode_flac(clip, 44_100)
-        rows.append(
-            ClipRow(
-                key=key,
-                captions=(f"a {name}", f"the sound of a {name}"),
-                concept=f'{{"kind":"{name}"}}',
-                group=f"group {number // 2}",
-                source="toy",
-                source_sha256="",
-                start_s=0.0,
-                seconds=clip.shape[1] / 44_100,
-                frames=clip.shape[1],
-                author="",
-                licence="CC0-1.0",
-                url="",
-                loudness=-20.0,
-                weight=1.0,
-                stereo=False,
-            )
-        )
-    uri = (root / "ingest" / "dataset").as_uri()
-    plans = plan_shards(rows, config.data)
-    written = [write_shard(uri, plan, flacs.__getitem__, root) for plan in plans]
-    manifest = finish_dataset(uri, plans, written, [], config.audio, config.data)
-    _leave(root, "ingest", "dataset", uri, manifest.sha256())
-
-
-def _encode(root: Path, config: SonarcConfig) -> None:
-    dataset = (root / "ingest" / "dataset").as_uri()
-    codec, manifest, uri = load_codec(config.codec.uri), read_dataset(dataset), (root / "encode" / "latents").as_uri()
-    index = read_index(dataset).to_pylist()
-    shards = []
-    for shard in manifest.shards:
-        clips = list(read_shard(dataset, manifest, shard, [row for row in index if row["shard"] == shard.name]))
-        with torch.inference_mode():
-            latents = codec.encode(torch.from_numpy(np.stack([clip.audio_AS for clip in clips])))
-        keys = [clip.key for clip in clips]
-        shards.append(write_latent_shard(uri, shard.name, keys, latents.numpy().astype(np.float16), root))
-    described = LatentsManifest(
-        dataset_uri=dataset,
-        dataset_sha256=manifest.sha256(),
-        codec=config.codec.uri,
-        codec_sha256=codec.sha256,
-        channels=codec.latent_channels,
-        frames=codec.frames(manifest.samples),
-        hop=codec.hop,
-        shards=tuple(shards),
-    )
-    write_latents(uri, described)
-    _leave(root, "encode", "latents", uri, described.sha256())
-
-
 def _train(root: Path, config: SonarcConfig, stage: str, output: str, seed: int) -> None:
     torch.manual_seed(seed)
     model = DiT(config.dit, config.text.width)
@@ -269,4 +183,4 @@ def _train(root: Path, config: SonarcConfig, stage: str, output: str, seed: int)
         config=sections(config).model_dump(mode="json"),
         config_sha256="0",
     )
-    _leave(root, stage, output, uri, manifest.sha256())
+    leave(root, stage, output, uri, manifest.sha256())

@@ -1,0 +1,233 @@
+"""The study as a page and a picture, written from `study.json` alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sonarc.contracts import store
+from sonarc.study.design import ARC
+from sonarc.study.result import StudyResult
+from sonarc.study.scores import StudyDifference, StudyRow
+
+TABLE = (
+    "fd", "fd_second", "adherence", "accuracy", "in_register", "in_key", "tempo", "recall", "coverage", "diversity", "kl",
+)  # fmt: skip
+TITLES = {"fd": "FD aiSFX", "fd_second": "FD YAMNet", "kl": "KL YAMNet"}
+LOWER = ("fd", "fd_second", "kl")
+DIGITS = {"fd": 1, "fd_second": 1, "kl": 2}
+
+
+def write_documents(result: StudyResult, out: Path) -> None:
+    """Write `study.md` and `study.png` into `out`."""
+    store.write_bytes((out / "study.png").resolve().as_uri(), picture(result))
+    store.write_bytes((out / "study.md").resolve().as_uri(), page(result).encode())
+
+
+def page(result: StudyResult) -> str:
+    """The page as Markdown."""
+    parts = [
+        "# The study",
+        _introduction(result),
+        "![Fréchet distance against sampler steps and against seconds](study.png)",
+        "## What was hoped for, and what came out",
+        _claims(result),
+        "## Every row",
+        _rows(result.rows),
+        "## Differences",
+        "`a − b` of the same prompts with the same noise, resampled together; of several guidances the base's best in "
+        "that column. Bold: the interval is on one side of zero.",
+        _differences(result.differences),
+        "## Chosen on the validation split",
+        _choices(result),
+        "## Trainings",
+        _trainings(result),
+        "## Does it copy?",
+        "Cosine of each clip with its nearest train clip, in the principal axes of aiSFX's space. `beyond`: the share "
+        "of clips nearer to a train clip than 99 of 100 real held-out clips are; .01 is what real clips give.",
+        _copying(result),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _introduction(result: StudyResult) -> str:
+    design, config = result.design, result.design["config"]
+    state = "" if result.done else "**The study is not finished: these are its rows so far.** "
+    reference = next((row for row in result.rows if row.model == "real"), None)
+    real = f" against {reference.n_real:,} real test clips" if reference else ""
+    return (
+        f"{state}Written by `{result.command}` on {result.machine}. {config['data']['demo']['clips']:,} demo clips of "
+        f"{config['audio']['samples'] / config['audio']['sample_rate']:.2f} s, split three ways by group; "
+        f"n = {design['clips']:,} clips a row{real}. Nothing was chosen on the test split: guidance and settings come "
+        f"from the validation split. Intervals are 95 %, of prompts and noise, given the models. "
+        f"All figures are in [study.json](study.json)."
+    )
+
+
+def _number(row: StudyRow, column: str) -> str:
+    value = getattr(row, column)
+    if value is None:
+        return ""
+    digits = DIGITS.get(column, 3)
+    text = f"{value:.{digits}f}"
+    if column in row.intervals:
+        low, high = row.intervals[column]
+        text += f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return text
+
+
+def _rows(rows: Sequence[StudyRow]) -> str:
+    head = ["model", "iterations", *(TITLES.get(c, c) for c in TABLE), "seconds"]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for row in rows:
+        seconds = "" if row.seconds is None else f"{row.seconds:.0f}"
+        figures = (_number(row, column) for column in TABLE)
+        lines.append(_line([row.name, str(row.iterations or ""), *figures, seconds]))
+    return "\n".join(lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _said(difference: StudyDifference) -> str:
+    digits = DIGITS.get(difference.metric, 3)
+    text = f"{difference.value:+.{digits}f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
+    return f"**{text}**" if difference.low > 0 or difference.high < 0 else text
+
+
+def _differences(differences: Sequence[StudyDifference]) -> str:
+    columns = [c for c in (*TABLE, "kid") if any(d.metric == c for d in differences)]
+    table: dict[tuple[str, str], dict[str, StudyDifference]] = {}
+    for difference in differences:
+        rival = difference.b.split(" cfg")[0]
+        table.setdefault((difference.a, rival), {})[difference.metric] = difference
+    head = ["a", "b", *(TITLES.get(c, c) for c in columns)]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for (a, b), found in table.items():
+        lines.append(_line([a, b, *(_said(found[c]) if c in found else "" for c in columns)]))
+    return "\n".join(lines) if table else ""
+
+
+def _choices(result: StudyResult) -> str:
+    lines = ["| what | chosen | tried |", "|---|---|---|"]
+    for choice in result.choices:
+        tried = ", ".join(f"{name}: {value:.1f}" for name, value in choice.tried.items())
+        lines.append(f"| {choice.what} | {choice.chosen} | {tried} |")
+    return "\n".join(lines) if result.choices else ""
+
+
+def _trainings(result: StudyResult) -> str:
+    lines = ["| training | iterations | seconds | checkpoint |", "|---|---|---|---|"]
+    for line in result.trainings:
+        lines.append(f"| {line.name} | {line.iterations} | {line.seconds:.0f} | `{line.sha256[:12]}` |")
+    return "\n".join(lines)
+
+
+def _copying(result: StudyResult) -> str:
+    if not result.copying:
+        return "Not yet checked."
+    lines = ["| row | median | 99th percentile | beyond |", "|---|---|---|---|"]
+    for line in result.copying:
+        lines.append(f"| {line.row} | {line.median:.3f} | {line.high:.3f} | {line.beyond:.3f} |")
+    return "\n".join(lines)
+
+
+def _claims(result: StudyResult) -> str:
+    """Each hope with a verdict that the differences alone decide."""
+    lines = ["| hope | verdict | figures |", "|---|---|---|"]
+    for hope, wanted in _hopes(result):
+        found = [d for d in wanted if d is not None]
+        if not found or len(found) < len(wanted):
+            lines.append(f"| {hope} | not yet measured | |")
+            continue
+        good = [_good(d) for d in found]
+        verdict = "yes" if all(good) else "no" if not any(good) else "in part"
+        figures = "; ".join(f"{TITLES.get(d.metric, d.metric)} {_said(d)} ({d.a} − {d.b})" for d in found)
+        lines.append(f"| {hope} | {verdict} | {figures} |")
+    return "\n".join(lines)
+
+
+def _good(difference: StudyDifference) -> bool:
+    """Whether a difference goes the hoped-for way: distances down and clear of zero, the others not clearly down."""
+    if difference.metric in LOWER:
+        return difference.high < 0
+    return difference.high >= 0
+
+
+def _hopes(result: StudyResult) -> Iterator[tuple[str, list[StudyDifference | None]]]:
+    def of(metric: str, a: str, b: str) -> StudyDifference | None:
+        return next(
+            (d for d in result.differences if d.metric == metric and d.a == a and d.b.split(" cfg")[0] == b), None
+        )
+
+    for steps in (8, 4):
+        yield (
+            f"ARC at {steps} steps beats the base's best guidance at {steps} in both spaces, adherence no lower",
+            [of(metric, f"{ARC}@{steps}", f"base@{steps}") for metric in ("fd", "fd_second", "adherence")],
+        )
+    most = max(result.design["base_steps"])
+    yield (
+        f"ARC at 8 steps reaches the base at {most} with guidance in both spaces, adherence and recall included",
+        [of(metric, f"{ARC}@8", f"base@{most}") for metric in ("fd", "fd_second", "adherence", "recall")],
+    )
+
+
+def picture(result: StudyResult) -> bytes:
+    """PNG: both distances against steps, and against seconds a clip."""
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    panels = figure.subplots(2, 2)
+
+    def steps(row: StudyRow) -> float | None:
+        return float(row.steps)
+
+    def seconds(row: StudyRow) -> float | None:
+        return None if row.seconds is None else row.seconds / row.n
+
+    for axes, (column, abscissa, label) in zip(
+        panels.flat,
+        [
+            (column, abscissa, label)
+            for abscissa, label in ((steps, "sampler steps"), (seconds, "seconds of compute a clip"))
+            for column in ("fd", "fd_second")
+        ],
+        strict=True,
+    ):
+        _panel(axes, result.rows, column, abscissa)
+        axes.set_title(f"{TITLES[column]}, lower is better")
+        axes.set_xlabel(label)
+        axes.set_xscale("log", base=2)
+    if result.rows:
+        panels.flat[0].legend(fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _panel(axes: Axes, rows: Sequence[StudyRow], column: str, abscissa: Callable[[StudyRow], float | None]) -> None:
+    lines: dict[str, list[StudyRow]] = {}
+    for row in rows:
+        if row.steps and getattr(row, column) is not None:
+            guided = " with guidance" if row.cfg != 1 else " without guidance" if row.model == "base" else ""
+            seed = f" seed {row.training_seed}" if row.training_seed else ""
+            lines.setdefault(f"{row.model}{guided}{seed}", []).append(row)
+    for name, members in lines.items():
+        best: dict[int, StudyRow] = {}
+        for row in members:  # of several guidances the best
+            if row.steps not in best or getattr(row, column) < getattr(best[row.steps], column):
+                best[row.steps] = row
+        points = sorted((x, getattr(row, column)) for row in best.values() if (x := abscissa(row)) is not None)
+        style = "-" if name.startswith(("base", f"{ARC} ")) or name == ARC else ":"
+        axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=4, linestyle=style, label=name)
+    for model, style in (("codec", "--"), ("real", ":")):
+        floor = next((getattr(row, column) for row in rows if row.model == model), None)
+        if floor is not None:
+            axes.axhline(floor, linestyle=style, color="grey", label=model)

@@ -1,0 +1,340 @@
+"""The study, part after part. Every part is kept, so that a stopped study goes on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+
+import numpy as np
+import torch
+
+from sonarc.codec.interface import Codec
+from sonarc.codec.package import load_codec
+from sonarc.contracts import store
+from sonarc.contracts.dataset import Split, read_dataset
+from sonarc.contracts.reference import MANIFEST, ReferenceManifest
+from sonarc.data.latents import load_latents
+from sonarc.data.reader import read_index
+from sonarc.metrics.embedders import load_embedder
+from sonarc.metrics.embedders.clap import load_clap
+from sonarc.metrics.embedders.interface import Audio
+from sonarc.metrics.listening import Ears
+from sonarc.metrics.memorisation import Nearness, nearest, nearness
+from sonarc.metrics.probe import ClassProbe, class_of
+from sonarc.metrics.reference import Reference, load_reference, pin_reference
+from sonarc.metrics.scoring import STATED, Row, Scorer
+from sonarc.metrics.tasks import Tasks, held_out_tasks
+from sonarc.runtime.generate import Sampling
+from sonarc.runtime.sampled import SampledCheckpoint
+from sonarc.study.design import ARC, StudyDesign
+from sonarc.study.heard import Heard, Listener
+from sonarc.study.result import Choice, Copying, StudyResult, TrainingLine
+from sonarc.study.scores import Entry, Judge, StudyDifference, StudyRow
+from sonarc.study.trainings import Tell, Trained, Trainings
+
+DECODED_TOGETHER = 64
+COMPARED = (
+    "fd", "fd_second", "adherence", "accuracy", "in_register", "in_key", "tempo", "recall", "coverage", "diversity",
+)  # fmt: skip
+LOWER = ("fd", "fd_second")
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the data stages left.
+
+    Attributes:
+        latents_sha256: hash of the latents' manifest.
+    """
+
+    dataset_uri: str
+    latents_uri: str
+    latents_sha256: str
+
+
+@dataclass
+class Study:
+    """A study in the making.
+
+    Attributes:
+        folder: URI of what it keeps.
+        tell: hears how far each part is.
+        threads: CPU threads.
+    """
+
+    design: StudyDesign
+    made: Made
+    folder: str
+    tell: Tell
+    threads: int = 2
+    rows: dict[str, tuple[StudyRow, Row]] = field(default_factory=dict)
+    choices: list[Choice] = field(default_factory=list)
+    copying: list[Copying] = field(default_factory=list)
+    lines: list[TrainingLine] = field(default_factory=list)
+
+    def run(self) -> Iterator[StudyResult]:
+        """Every part in turn; what is known so far after each."""
+        torch.set_num_threads(self.threads)
+        base = self._trained(self.trainings.base(self.design.config))
+        yield from self._real_rows()
+        yield from self._base_rows(base)
+        for seed in self.design.training_seeds:
+            for arm, arc in self.design.arms().items():
+                trained = self._trained(self.trainings.arm(arm, arc, seed, base))
+                for steps in self.design.steps_of(arm):
+                    self._test_row(arm, trained, Sampling("generator", steps), seed)
+                    yield self.result()
+        self._check_copying()
+        yield self.result(done=True)
+
+    def attempt(self, name: str, design: StudyDesign) -> list[StudyRow]:
+        """Train ARC with other settings, and score it on validation: how settings are chosen."""
+        torch.set_num_threads(self.threads)
+        base = self.trainings.base(self.design.config)
+        trained = self.trainings.arm(name, design.config.arc, design.training_seeds[0], base)
+        return [self._validated(name, trained, Sampling("generator", steps)) for steps in design.ablation_steps]
+
+    def result(self, *, done: bool = False) -> StudyResult:
+        """What is known so far."""
+        return StudyResult(
+            design=self.design.model_dump(mode="json"),
+            design_sha256=self.design.sha256(),
+            done=done,
+            trainings=tuple(self.lines),
+            choices=tuple(self.choices),
+            rows=tuple(row for row, _ in self.rows.values()),
+            differences=tuple(self._differences()),
+            copying=tuple(self.copying),
+        )
+
+    @cached_property
+    def trainings(self) -> Trainings:
+        """Trains, or finds what is trained."""
+        place = store.join(self.folder, "trainings")
+        return Trainings(place, self.made.dataset_uri, self.made.latents_uri, self.made.latents_sha256, self.tell)
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The codec of the study."""
+        return load_codec(self.design.config.codec.uri)
+
+    @cached_property
+    def ears(self) -> Ears:
+        """Everything that listens."""
+        evaluate, audio = self.design.config.evaluate, self.design.config.audio
+        embedders = [load_embedder(name, threads=self.threads) for name in evaluate.embedders]
+        return Ears(embedders, load_clap(evaluate.clap, threads=self.threads), audio.samples, audio.sample_rate)
+
+    def listener(self, what: str) -> Listener:
+        """Hears sets of clips under that title."""
+        return Listener(store.join(self.folder, "heard"), self.ears, lambda n, total: self.tell(what, n, total, ""))
+
+    @cached_property
+    def dataset_sha256(self) -> str:
+        """Hash of the dataset."""
+        return read_dataset(self.made.dataset_uri).sha256()
+
+    @cached_property
+    def train(self) -> tuple[list[str], list[str], Heard]:
+        """Keys, classes and vectors of train clips."""
+        return self._real("train", self.design.train_clips)
+
+    @cached_property
+    def probe(self) -> ClassProbe:
+        """Names the class of a clip."""
+        _, classes, heard = self.train
+        return ClassProbe.fit(heard.vectors, classes, self.design.config.evaluate.embedders)
+
+    @cached_property
+    def test(self) -> Judge:
+        """Scores on the test split."""
+        return self._judge("test", self.design.clips)
+
+    @cached_property
+    def valid(self) -> Judge:
+        """Scores on the validation split."""
+        return self._judge("valid", self.design.valid_clips)
+
+    def _real(self, split: Split, most: int | None = None) -> tuple[list[str], list[str], Heard]:
+        table = read_index(self.made.dataset_uri, split).select(["key", "concept"]).to_pylist()
+        if most is not None and len(table) > most:
+            chosen = np.random.default_rng(self.design.sampling_seed).choice(len(table), most, replace=False)
+            table = [table[n] for n in sorted(chosen)]
+        keys = [row["key"] for row in table]
+        heard = self.listener(f"real {split} clips").real(self.made.dataset_uri, self.dataset_sha256, keys)
+        return keys, [class_of(row["concept"]) for row in table], heard
+
+    def _judge(self, split: Split, clips: int) -> Judge:
+        keys, _, heard = self._real(split)
+        tasks = held_out_tasks(self.made.dataset_uri, split, clips, self.design.sampling_seed)
+        at = {key: n for n, key in enumerate(keys)}
+        behind = [at[key] for key in tasks.keys]
+        evaluate = self.design.config.evaluate
+        scorer = Scorer(
+            self._reference(split, keys, heard),
+            evaluate.embedders,
+            self.ears.clap.sha256,
+            self.design.bootstrap,
+            self.design.sampling_seed,
+        )
+        real = Heard({name: vectors[behind] for name, vectors in heard.vectors.items()})
+        return Judge(scorer, self.ears.clap, self.probe, tasks, real, self.design.config.data.loudness_lufs)
+
+    def _reference(self, split: Split, keys: Sequence[str], heard: Heard) -> Reference:
+        train_keys, _, train = self.train
+        dataset = read_dataset(self.made.dataset_uri)
+        manifest = ReferenceManifest(
+            name=f"study-{split}",
+            dataset_sha256=dataset.sha256(),
+            split=split,
+            sample_rate=dataset.sample_rate,
+            samples=dataset.samples,
+            keys=tuple(keys),
+            train_keys=tuple(train_keys),
+            spaces=(),
+            embeddings_sha256="",
+        )
+        uri = store.join(self.folder, "references", f"{split}-{manifest.sha256()[:12]}")
+        if store.exists(store.join(uri, MANIFEST)):
+            return load_reference(uri)
+        vectors = {e.name: (e, heard.vectors[e.name], train.vectors[e.name]) for e in self.ears.embedders}
+        return pin_reference(uri, manifest, vectors)
+
+    def _trained(self, trained: Trained) -> Trained:
+        self.lines.append(
+            TrainingLine(
+                name=trained.name, iterations=trained.iterations, seconds=trained.seconds, sha256=trained.sha256
+            )
+        )
+        return trained
+
+    def _real_rows(self) -> Iterator[StudyResult]:
+        """Train clips against held-out ones as the floor of distances, held-out ones' agreement, and the codec."""
+        judge, n = self.test, self.design.clips
+        keys, _, heard = self.train
+        some = np.sort(np.random.default_rng(self.design.sampling_seed).permutation(len(keys))[:n])
+        floor = Entry("real", 0, 1.0, Heard({name: vectors[some] for name, vectors in heard.vectors.items()}))
+        row = judge.row(floor, keys=[keys[i] for i in some])
+        scored = judge.scored(floor, row)
+        held_out = Entry("real", 0, 1.0, judge.real)
+        agreement = judge.scored(held_out, judge.row(held_out))
+        own = ("adherence", *STATED)
+        spans = {name: span for name, span in agreement.intervals.items() if name in own}
+        update = {name: getattr(agreement, name) for name in own} | {"intervals": {**scored.intervals, **spans}}
+        scored = scored.model_copy(update=update)
+        self.rows[scored.name] = (scored, row)
+        identity = {"codec": self.codec.sha256, "rebuilt": judge.tasks.keys, "dataset": self.dataset_sha256}
+        rebuilt = Entry("codec", 0, 1.0, self.listener("codec").clips(identity, partial(self._rebuilt, judge.tasks)))
+        self._keep(rebuilt, judge)
+        yield self.result()
+
+    def _rebuilt(self, tasks: Tasks) -> list[Audio]:
+        latents = load_latents(self.made.latents_uri, self.made.dataset_uri, "test", codec_sha256=self.codec.sha256)
+        at = {key: n for n, key in enumerate(latents.keys)}
+        rows = [at[key] for key in tasks.keys]
+        z_NCT = torch.from_numpy(latents.latents_NCT[rows])
+        with torch.inference_mode():
+            parts = [self.codec.decode(z_BCT.float()).numpy() for z_BCT in torch.split(z_NCT, DECODED_TOGETHER)]
+        rate = self.codec.sample_rate
+        lengths = [round(seconds * rate) for seconds in tasks.seconds]
+        return [np.ascontiguousarray(a[:, :n]) for a, n in zip((a for p in parts for a in p), lengths, strict=True)]
+
+    def _base_rows(self, base: Trained) -> Iterator[StudyResult]:
+        for steps in self.design.base_steps:
+            tried = [self._validated("base", base, Sampling("base", steps, cfg)) for cfg in self.design.guidance]
+            chosen = {1.0}
+            for column in ("fd", "fd_second"):
+                best = min(tried, key=lambda row: getattr(row, column))
+                self.choices.append(
+                    Choice(
+                        what=f"guidance of base@{steps} by {column}",
+                        chosen=f"{best.cfg:g}",
+                        tried={f"{row.cfg:g}": getattr(row, column) for row in tried},
+                    )
+                )
+                chosen.add(best.cfg)
+            for cfg in sorted(chosen):
+                self._test_row("base", base, Sampling("base", steps, cfg), 0)
+                yield self.result()
+
+    def _validated(self, model: str, trained: Trained, sampling: Sampling) -> StudyRow:
+        entry = self._sampled(model, trained, sampling, self.valid, 0)
+        return self.valid.scored(entry, self.valid.row(entry))
+
+    def _test_row(self, model: str, trained: Trained, sampling: Sampling, seed: int) -> None:
+        self._keep(self._sampled(model, trained, sampling, self.test, seed), self.test)
+
+    def _keep(self, entry: Entry, judge: Judge) -> None:
+        row = judge.row(entry)
+        scored = judge.scored(entry, row)
+        self.rows[scored.name] = (scored, row)
+
+    def _sampled(self, model: str, trained: Trained, sampling: Sampling, judge: Judge, seed: int) -> Entry:
+        tasks = judge.tasks
+        identity = {
+            "checkpoint": trained.sha256,
+            "codec": self.codec.sha256,
+            "sampling": [sampling.kind, sampling.steps, sampling.cfg],
+        }
+
+        guidance = f" cfg {sampling.cfg:g}" if sampling.cfg != 1 else ""
+        heard = self.listener(f"{model}@{sampling.steps}{guidance}").made(
+            identity,
+            lambda: self._model(trained.uri).under(sampling),
+            tasks,
+            prompts=min(self.design.diversity_prompts, len(tasks)),
+            answers=self.design.diversity_samples,
+        )
+        return Entry(model, sampling.steps, sampling.cfg, heard, trained.iterations, seed, tuple(tasks.seeds[:1]))
+
+    def _model(self, uri: str) -> SampledCheckpoint:
+        if uri not in self._loaded:
+            self._loaded.clear()  # one at a time
+            self._loaded[uri] = SampledCheckpoint(
+                uri, self.codec, [*self.test.tasks.prompts, *self.valid.tasks.prompts]
+            )
+        return self._loaded[uri]
+
+    @cached_property
+    def _loaded(self) -> dict[str, SampledCheckpoint]:
+        return {}
+
+    def _check_copying(self) -> None:
+        space = self.test.scorer.reference.spaces[self.design.config.evaluate.embedders[0]]
+        train_MK = space.pca(space.train_ME)
+        real_N = nearest(space.real_NK, train_MK)
+        held_out = nearness(real_N, real_N)
+        self.copying = [_copying("real", held_out)]
+        for name, (_, row) in self.rows.items():
+            if row.model in ("base", "generator"):
+                found = nearness(nearest(space.pca(row.vectors[space.name]), train_MK), real_N)
+                self.copying.append(_copying(name, found))
+
+    def _differences(self) -> Iterator[StudyDifference]:
+        """ARC against the base at equal steps and at its most, each ablation against ARC: same prompts, same noise."""
+        rows = [row for row, _ in self.rows.values()]
+        for row in rows:
+            if row.model == ARC:
+                for steps in sorted({row.steps, max(self.design.base_steps)} & set(self.design.base_steps)):
+                    rivals = [r for r in rows if r.model == "base" and r.steps == steps]
+                    yield from self._against_best(row, rivals)
+            elif row.model not in ("real", "codec", "base"):
+                same = [r for r in rows if (r.model, r.steps, r.training_seed) == (ARC, row.steps, row.training_seed)]
+                yield from self._against_best(row, same)
+
+    def _against_best(self, row: StudyRow, rivals: Sequence[StudyRow]) -> Iterator[StudyDifference]:
+        """Every column against the rival that is best in it."""
+        for column in COMPARED:
+            known = [rival for rival in rivals if getattr(rival, column) is not None]
+            if not known:
+                continue
+            sign = -1 if column in LOWER else 1
+            best = max(known, key=lambda rival: sign * getattr(rival, column))
+            found = self.test.difference(column, self.rows[row.name], self.rows[best.name])
+            if found is not None:
+                yield found
+
+
+def _copying(row: str, found: Nearness) -> Copying:
+    return Copying(row=row, median=found.median, high=found.high, beyond=found.beyond)
