@@ -157,7 +157,7 @@ def train_codec(
     dataset: Dataset,
     out: Annotated[str, typer.Option(help="Folder for weights, settings and card.")] = "codec",
     seconds: Annotated[float, typer.Option(help="Wall time to train, seconds; more is better.")] = 3_400.0,
-    start: Annotated[str, typer.Option(help="Codec to go on from, such as codec-v1; none: start afresh.")] = "",
+    start: Annotated[str, typer.Option(help="Codec to go on from, such as codec-v2; none: start afresh.")] = "",
 ) -> None:
     """Train the codec on a dataset's train split; use it with `--set codec.uri=<folder>`.
 

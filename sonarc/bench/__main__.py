@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -12,32 +13,54 @@ from rich.table import Table
 
 from sonarc.bench.sheet import BenchSheet, read_sheet, write_sheet
 from sonarc.contracts import store
+from sonarc.contracts.config import CodecConfig
 from sonarc.contracts.errors import DataError, SonarcError
+from sonarc.contracts.result import read_result, stage_folder
 from sonarc.report.summary import read_summary
 
 FOLDER = Path("bench")
 
 
-def _pipeline(runs: Path) -> BenchSheet:
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: the folder of runs, a dataset's location or none, and a codec."""
+
+    runs: Path
+    dataset: str
+    codec: str
+
+
+def _pipeline(subject: Subject) -> BenchSheet:
     from sonarc.bench.pipeline import measure
 
-    return measure(runs)
+    return measure(subject.runs)
 
 
-def _inference(runs: Path) -> BenchSheet:
+def _inference(subject: Subject) -> BenchSheet:
     from sonarc.bench.inference import measure
 
-    return measure(_last_package(runs))
+    return measure(_last_package(subject.runs))
 
 
-def _train(_: Path) -> BenchSheet:
+def _train(_: Subject) -> BenchSheet:
     from sonarc.bench.training import measure
 
     return measure()
 
 
-TARGETS: dict[str, Callable[[Path], BenchSheet]] = {"pipeline": _pipeline, "inference": _inference, "train": _train}
-"""Name → what measures it, given the folder of runs."""
+def _codec(subject: Subject) -> BenchSheet:
+    from sonarc.bench.codec import measure
+
+    return measure(subject.dataset or _last(subject.runs, "ingest", "dataset"), subject.codec)
+
+
+TARGETS: dict[str, Callable[[Subject], BenchSheet]] = {
+    "pipeline": _pipeline,
+    "inference": _inference,
+    "train": _train,
+    "codec": _codec,
+}
+"""Name → what measures it."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the sheets are (default: bench)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of pipeline runs (default: runs)")
+    parser.add_argument("--dataset", default="", help="codec: location of a dataset (default: the last run's)")
+    parser.add_argument("--codec", default=CodecConfig().uri, help="codec: the codec (default: %(default)s)")
     asked = parser.parse_args(arguments)
     if unknown := sorted(set(asked.targets) - set(TARGETS)):
         parser.error(f"there is no target {', '.join(unknown)}; use {', '.join(TARGETS)}")
@@ -57,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
         if asked.check:
             return _check(asked.folder, asked.targets, console)
         for name in asked.targets or TARGETS:
-            sheet = TARGETS[name](asked.runs)
+            sheet = TARGETS[name](Subject(asked.runs, asked.dataset, asked.codec))
             console.print(_table(sheet))
             console.print(f"Wrote {write_sheet(asked.folder, sheet)}")
     except SonarcError as error:
@@ -99,13 +124,15 @@ def _table(sheet: BenchSheet) -> Table:
 
 def _last_package(runs: Path) -> str:
     """URI of the package that the last run promoted."""
-    summary = read_summary(str(runs / "latest" / "summary.json"))
-    line = summary.stage("promote")
-    if line is None or not line.key:
-        raise DataError("The last run promoted no model.", "Run the whole pipeline first: make run.")
-    from sonarc.contracts.result import read_result, stage_folder
+    return _last(runs, "promote", "package")
 
-    return read_result(stage_folder(store.default_store(), "promote", line.key)).outputs["package"].uri
+
+def _last(runs: Path, stage: str, output: str) -> str:
+    """URI of an output of a stage of the last run."""
+    line = read_summary(str(runs / "latest" / "summary.json")).stage(stage)
+    if line is None or not line.key:
+        raise DataError(f"The last run has no outcome of {stage}.", "Run the whole pipeline first: make run.")
+    return read_result(stage_folder(store.default_store(), stage, line.key)).outputs[output].uri
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ def codec_sha256(codec: SpectralCodec | OobleckCodec) -> str:
     return sha256_bytes(config + weights)
 
 
+def stored_bytes(codec: SpectralCodec | OobleckCodec) -> int:
+    """Size of a codec's weights as stored."""
+    return len(_stored(codec)[1])
+
+
 def save_codec(codec: SpectralCodec | OobleckCodec, uri: str, card: str = "") -> str:
     """Write a codec folder, `config.json` last, and return its hash.
 
@@ -55,11 +60,11 @@ def save_codec(codec: SpectralCodec | OobleckCodec, uri: str, card: str = "") ->
     return sha256_bytes(config + weights)
 
 
-def load_codec(name_or_uri: str = "codec-v1") -> SpectralCodec | OobleckCodec:
+def load_codec(name_or_uri: str = "codec-v2") -> SpectralCodec | OobleckCodec:
     """A codec ready for use, in float32 and evaluation mode.
 
     Args:
-        name_or_uri: a codec shipped with Sonarc, such as `codec-v1`, or the location of a codec folder.
+        name_or_uri: a codec shipped with Sonarc, such as `codec-v2`, or the location of a codec folder.
 
     Raises:
         CheckpointError: no such codec, a malformed configuration, or weights that do not fit it: missing,
@@ -94,7 +99,7 @@ def _read(name_or_uri: str) -> tuple[bytes, bytes]:
     except StoreError as error:
         raise CheckpointError(
             f"There is no codec {name_or_uri!r}: {error.message}",
-            "Name a shipped codec such as codec-v1, or a folder with config.json and model.safetensors.",
+            "Name a shipped codec such as codec-v2, or a folder with config.json and model.safetensors.",
         ) from error
 
 

@@ -97,7 +97,7 @@ class DataConfig(Section):
 class CodecConfig(Section):
     kind: Literal["spectral", "oobleck"] = "spectral"
     """`spectral`: ours, fast on a CPU. `oobleck`: diffusers' AutoencoderOobleck."""
-    uri: str = "codec-v1"
+    uri: str = "codec-v2"
     """A codec shipped with Sonarc by name, or the location of a codec folder."""
     batch: Positive = 16
     """Clips encoded at once."""

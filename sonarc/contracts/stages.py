@@ -35,7 +35,7 @@ STAGES: dict[str, StageSpec] = {
     "encode": StageSpec(
         ("ingest",),
         ("codec",),
-        ("sonarc.assets.codec-v1", "sonarc.codec", "sonarc.data", "ray_jobs.encode", "ray_jobs.parallel"),
+        ("sonarc.assets.codec-v2", "sonarc.codec", "sonarc.data", "ray_jobs.encode", "ray_jobs.parallel"),
     ),
     "reference": StageSpec(
         ("ingest",), ("audio", "evaluate.reference", "evaluate.embedders"), ("sonarc.metrics", "ray_jobs.reference")

@@ -31,8 +31,8 @@ from sonarc.metrics.sanity import Sanity
 STATED = ("accuracy", "in_register", "in_key", "tempo", "loudness", "length")
 """What captions state, in the order of columns; `sonarc.metrics.hearing` and `sonarc.metrics.probe` measure it."""
 HIGHER = {
-    "adherence", "accuracy", "in_register", "in_key", "tempo", "precision", "recall", "density", "coverage", "diversity",
-    "realtime",
+    "adherence", "accuracy", "in_register", "in_key", "tempo", "precision", "recall", "density", "coverage",
+    "diversity", "realtime",
 }  # fmt: skip
 NEAR = {"side_db", "correlation", "rolloff_hz", "centroid_hz", "centroid_spread_hz"}
 OVERLAPS = ("precision", "recall", "density", "coverage")

@@ -20,13 +20,13 @@ class StudyDesign(Section):
     """Data, codec, base and ARC of the study; `arc` is the arm `arc`."""
     clips: Annotated[int, Field(ge=16)] = 1_000
     """Clips a row, prompts from the test split."""
-    valid_clips: Annotated[int, Field(ge=16)] = 256
+    valid_clips: Annotated[int, Field(ge=16)] = 200
     """Clips a row when something is chosen, prompts from the validation split."""
-    train_clips: Annotated[int, Field(ge=16)] = 7_000
+    train_clips: Annotated[int, Field(ge=16)] = 3_000
     """At most so many train clips are listened to: for the class probe, and as neighbours that memory would copy."""
     base_steps: tuple[Positive, ...] = (50, 8, 4, 2, 1)
     """Samplings of the base, each without guidance and with the guidance that validation chose."""
-    guidance: tuple[float, ...] = (1.5, 2.5, 4.0, 6.0)
+    guidance: tuple[float, ...] = (1.5, 2.5, 4.0)
     """Guidance that is tried on validation."""
     arc_steps: tuple[Positive, ...] = (8, 4, 2, 1)
     """Samplings of the arm `arc`."""

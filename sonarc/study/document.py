@@ -19,7 +19,8 @@ from sonarc.study.result import StudyResult
 from sonarc.study.scores import StudyDifference, StudyRow
 
 TABLE = (
-    "fd", "fd_second", "adherence", "accuracy", "in_register", "in_key", "tempo", "recall", "coverage", "diversity", "kl",
+    "fd", "fd_second", "adherence", "accuracy", "in_register", "in_key", "tempo", "recall", "coverage", "diversity",
+    "kl",
 )  # fmt: skip
 TITLES = {"fd": "FD aiSFX", "fd_second": "FD YAMNet", "kl": "KL YAMNet"}
 LOWER = ("fd", "fd_second", "kl")

@@ -10,11 +10,11 @@ from sonarc.study.design import StudyDesign
 
 FULL = (
     "data.demo.clips=10000",
-    "pretrain.steps=3000",
+    "pretrain.steps=2400",
     "pretrain.batch=64",
     "pretrain.warmup_steps=100",
     "pretrain.checkpoint_every=250",
-    "arc.steps=240",
+    "arc.steps=200",
     "arc.batch=32",
     "arc.lr_generator=6e-5",
     "arc.lr_discriminator=1.2e-4",
@@ -23,7 +23,7 @@ FULL = (
     "arc.contrastive_weight=1.0",
     "arc.penalty_weight=0.1",
     "arc.ode_warmup.steps=0",
-    "arc.checkpoint_every=60",
+    "arc.checkpoint_every=50",
 )
 TINY = ("data.demo.clips=96", "arc.penalty_weight=0.1", "arc.ode_warmup.steps=0")
 

@@ -35,7 +35,7 @@ def encoded(source: SourceConfig, make_dataset: Make, tmp_path: Path) -> tuple[s
     described = LatentsManifest(
         dataset_uri=dataset,
         dataset_sha256=manifest.sha256(),
-        codec="codec-v1",
+        codec="codec-v2",
         codec_sha256="c" * 64,
         channels=CHANNELS,
         frames=FRAMES,
