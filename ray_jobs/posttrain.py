@@ -36,7 +36,7 @@ def run(context: StageContext) -> Outcome:
         "codec_sha256": manifest.codec_sha256,
         "latents_sha256": latents.sha256,
     }
-    job = ArcJob(arc, base.uri, manifest.dataset_uri, latents.uri, lineage)
+    job = ArcJob(arc, base.uri, manifest.dataset_uri, latents.uri, lineage, recompute=context.config.compute.recompute)
     uri, last = train(context, posttrain, job)
     return Outcome(
         {"generator": Artifact(uri=uri, sha256=last.sha256())},

@@ -23,6 +23,7 @@ class ArcJob:
     Attributes:
         base_uri: checkpoint of the base.
         lineage: hashes of base, dataset, latents and codec.
+        recompute: whether both networks recompute activations in the backward pass.
     """
 
     arc: ArcConfig
@@ -30,6 +31,7 @@ class ArcJob:
     dataset_uri: str
     latents_uri: str
     lineage: dict[str, str]
+    recompute: bool = False
 
     def sha256(self) -> str:
         """Hash of what shapes the training: a resume under another is refused."""
@@ -41,6 +43,7 @@ def posttrain(worker: TrainingWorker, job: ArcJob) -> None:
     """Make a few-step generator of the base; its checkpoints hold the averaged weights."""
     arc, shaping = job.arc, job.sha256()
     base, bound = load_dit(job.base_uri)
+    base.recompute = job.recompute
     latents = load_latents(job.latents_uri, job.dataset_uri, "train")
     encoder = load_text_encoder(bound.text)
     data = ArcData(latents, encoder, arc, patch=bound.dit.patch)

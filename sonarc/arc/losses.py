@@ -39,13 +39,13 @@ def contrastive(real_BM: Tensor, mismatched_BM: Tensor, weight_BM: Tensor | None
 
 
 def lsgan_d(real_BM: Tensor, fake_BM: Tensor, weight_BM: Tensor | None = None) -> Tensor:
-    """Least squares, for the ablation: `((D(x_s) - 1)² + D(x̂_s)²) / 2`."""
-    return weighted_mean(((real_BM - 1).square() + fake_BM.square()) / 2, weight_BM)
+    """Least squares, for the ablation: `(D(x_s) - 1)² + D(x̂_s)²`."""
+    return weighted_mean((real_BM - 1).square() + fake_BM.square(), weight_BM)
 
 
 def lsgan_g(real_BM: Tensor, fake_BM: Tensor, weight_BM: Tensor | None = None) -> Tensor:
-    """Least squares, for the ablation: `(D(x̂_s) - 1)² / 2`. The real scores are not used."""
-    return weighted_mean((fake_BM - 1).square() / 2, weight_BM)
+    """Least squares, for the ablation: `(D(x̂_s) - 1)²`. The real scores are not used."""
+    return weighted_mean((fake_BM - 1).square(), weight_BM)
 
 
 def approximate_penalty(score_BM: Tensor, perturbed_BM: Tensor, weight_BM: Tensor | None = None) -> Tensor:

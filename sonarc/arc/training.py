@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sonarc.arc.discriminator import Discriminator, FeatureModel
-from sonarc.arc.steps import Alignment, ArcBatch, ArcDraws, StepLoss, discriminator_step, generator_step
+from sonarc.arc.steps import Alignment, ArcBatch, ArcDraws, StepLoss, discriminator_step, frozen, generator_step
 from sonarc.arc.warmup import Trajectories, follow, warmup_step
 from sonarc.checkpoint import load_optimizer, load_tensors, optimizer_tensors
 from sonarc.contracts.config import ArcConfig
@@ -101,8 +101,9 @@ class ArcTrainer:
         norm = self._update(found, self.discriminator, self.optimizer_d, scale * config.lr_discriminator)
         metrics = {**found.metrics, "loss": found.loss.detach(), "grad_norm_d": torch.tensor(norm)}
         if step >= config.generator_delay:
-            found = generator_step(self._generator, self.discriminator, batch_g, draws_g, config, self._alignment)
-            norm = self._update(found, self.generator, self.optimizer_g, scale * config.lr_generator)
+            with frozen(self.discriminator):  # until after the backward pass, which may recompute its activations
+                found = generator_step(self._generator, self.discriminator, batch_g, draws_g, config, self._alignment)
+                norm = self._update(found, self.generator, self.optimizer_g, scale * config.lr_generator)
             self.ema.update(config.ode_warmup.steps + step - config.generator_delay + 1)
             metrics |= {**found.metrics, "grad_norm_g": torch.tensor(norm)}
         return {name: float(value) for name, value in metrics.items()}

@@ -400,6 +400,8 @@ class ComputeConfig(Section):
     """Parallel data tasks."""
     gpu: bool = False
     """One GPU a training worker."""
+    recompute: bool = False
+    """Activation checkpointing: recompute each block in the backward pass. Less memory, a third more work."""
     max_failures: Annotated[int, Field(ge=0)] = 1
     """Restarts of a failed training job."""
 

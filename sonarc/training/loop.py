@@ -22,7 +22,7 @@ class PretrainJob:
     """What the workers are told.
 
     Attributes:
-        config: its sections audio, text, dit and pretrain.
+        config: its sections audio, text, dit and pretrain, and `compute.recompute`.
         lineage: hashes of dataset, latents and codec.
     """
 
@@ -45,7 +45,7 @@ def pretrain(worker: TrainingWorker, job: PretrainJob) -> None:
     latents = load_latents(job.latents_uri, job.dataset_uri, "train")
     batches = PretrainBatches(latents, encoder, config.pretrain, config.dit.patch)
     torch.manual_seed(config.pretrain.seed)
-    model = DiT(config.dit, encoder.width).to(worker.device)
+    model = DiT(config.dit, encoder.width, recompute=config.compute.recompute).to(worker.device)
     trainer = Pretrainer(model, config.pretrain, wrap=worker.wrap, workers=worker.workers)
     start = 0
     if (saved := worker.resume(shaping)) is not None:

@@ -206,3 +206,15 @@ def test_post_training_makes_one_step_samples_better(make: Callable[[], torch.nn
         return frechet_distance(gaussian(sample_toy(model, held_out, steps=1)), real)
 
     assert distance(trainer.generator) < 0.8 * distance(base)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.5])
+def test_recomputed_activations_change_nothing(base: DiT, penalty: float) -> None:
+    config = toy_arc(batch=8, generator_delay=0, penalty_weight=penalty)
+    plain = ArcTrainer(base, config)
+    base.recompute = True
+    saving, data = ArcTrainer(base, config), data_of(config)
+    for step in range(2):
+        assert one_step(saving, data, step) == pytest.approx(one_step(plain, data, step), rel=1e-4)
+    assert torch.allclose(weights(saving.generator), weights(plain.generator), atol=1e-5)
+    assert torch.allclose(weights(saving.discriminator), weights(plain.discriminator), atol=1e-5)
