@@ -12,7 +12,7 @@ ARGS ?=
 # constraints.txt is the whole resolved set, so nothing is left to resolve; bytecode is made when first imported.
 PIP := --quiet --no-deps --no-compile
 
-.PHONY: help install run stop test test-slow test-e2e lint types format docs serve ui bench bench-train bench-check clean constraints
+.PHONY: help install run stop test test-slow test-e2e lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,12 @@ bench: install  ## measure, into bench/*.json
 
 bench-train: install  ## clips a second of pre-training and ARC, into bench/train.json
 	$(BIN)/python -m sonarc.bench train
+
+bench-codec: install  ## what the codec keeps of held-out clips, into bench/codec.json
+	$(BIN)/python -m sonarc.bench codec $(ARGS)
+
+study: install  ## base, ARC and its ablations trained and scored alike, into docs/study.*; hours, resumable
+	$(BIN)/sonarc study --out docs $(ARGS)
 
 bench-check: install  ## fail where a committed figure misses what was wanted
 	$(BIN)/python -m sonarc.bench --check

@@ -24,8 +24,7 @@ from sonarc.contracts.result import Artifact
 from sonarc.contracts.scores import Difference, ModelName, Score, ScoreSheet, best, write_scores
 from sonarc.data.latents import load_latents
 from sonarc.metrics.diversity import conditional_diversity
-from sonarc.metrics.embedders import load_embedder
-from sonarc.metrics.embedders.clap import load_clap
+from sonarc.metrics.embedders import load_audio_text, load_embedder
 from sonarc.metrics.embedders.interface import Audio, Embeddings
 from sonarc.metrics.figures import distance_figures
 from sonarc.metrics.listening import CLASSES, Ears
@@ -78,12 +77,12 @@ def evaluate(context: StageContext, champion_uri: str | None = None) -> Outcome:
     reference = load_reference(context.input("reference", "reference").uri)
     ears = Ears(
         [load_embedder(name, threads=threads) for name in config.embedders],
-        load_clap(config.clap, threads=threads),
+        load_audio_text(config.clap, threads=threads),
         reference.manifest.samples,
         reference.manifest.sample_rate,
     )
     reference.check(ears.embedders)
-    scorer = Scorer(reference, config.embedders, ears.clap.sha256, config.bootstrap, config.seed)
+    scorer = Scorer(reference, config.spaces, ears.clap.sha256, config.bootstrap, config.seed)
     tasks = held_out_tasks(context.input("ingest", "dataset").uri, "test", config.clips, config.seed)
     kept: dict[tuple[str, float], list[Audio]] = {}
     real: dict[str, dict[str, Embeddings]] = {}
@@ -212,7 +211,7 @@ def _diversity(
 
 def _sheet(scorer: Scorer, rows: Sequence[Row], config: EvaluateConfig) -> ScoreSheet:
     scores = [score for row in rows for score in scorer.scores(row)]
-    metrics = (*(f"fd_{name}" for name in config.embedders), *COMPARED)
+    metrics = (*(f"fd_{name}" for name in config.spaces), *COMPARED)
     return ScoreSheet(scores=tuple(scores), differences=tuple(_differences(scorer, rows, scores, metrics)))
 
 
@@ -292,7 +291,7 @@ def _variants(
     chosen = {"real": kept["real", 1.0], "codec": kept["codec", 1.0]}
     base_steps = {sampler.steps for sampler in config.base}
     for steps in sorted({max(base_steps), min(base_steps)}, reverse=True):
-        score = sheet.get(f"fd_{config.embedders[0]}", "base", steps)
+        score = sheet.get(f"fd_{config.spaces[0]}", "base", steps)
         if score is not None:
             chosen[f"base@{steps}"] = kept[f"base@{steps}", score.cfg]
     for steps in sorted(config.generator, reverse=True)[:2]:

@@ -18,8 +18,7 @@ from sonarc.contracts.config import SonarcConfig
 from sonarc.contracts.errors import DataError
 from sonarc.data import read_clips, read_index
 from sonarc.dit import DiT
-from sonarc.metrics.embedders import Embedder, embed, load_embedder
-from sonarc.metrics.embedders.clap import Clap, load_clap
+from sonarc.metrics.embedders import AudioText, Embedder, embed, load_audio_text, load_embedder
 from sonarc.metrics.frechet import PCA, Gaussian, frechet_distance, gaussian
 from sonarc.metrics.reference import load_reference
 from sonarc.runtime.generate import Sampling, generate_audio, silence_latent
@@ -46,7 +45,7 @@ class Validation:
     real: Gaussian
     pca: PCA
     embedder: Embedder
-    clap: Clap
+    clap: AudioText
     codec: Codec
     channels: int
     samples: int
@@ -77,7 +76,7 @@ class Validation:
             real=gaussian(pca(np.concatenate(vectors))),
             pca=pca,
             embedder=embedder,
-            clap=load_clap(config.evaluate.clap, threads=threads),
+            clap=load_audio_text(config.evaluate.clap, threads=threads),
             codec=load_codec(config.codec.uri),
             channels=config.audio.channels,
             samples=config.audio.samples,
@@ -112,4 +111,5 @@ class Validation:
         if not np.isfinite(audio_NAS).all():
             return math.nan, math.nan
         distance = frechet_distance(gaussian(self.pca(embed(self.embedder, audio_NAS))), self.real)
-        return distance, float(self.clap.adherence(audio_NAS, self.prompts).mean())
+        agreement_N = (embed(self.clap, audio_NAS) * self.clap.text(self.prompts)).sum(axis=1)
+        return distance, float(agreement_N.mean())

@@ -6,6 +6,7 @@ The defaults are the preset `laptop` without its warm-up; `sonarc.contracts.pres
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -302,13 +303,24 @@ class SamplerConfig(Section):
     """Classifier-free guidance scale; 1 is none."""
 
 
+EmbedderName = Annotated[str, Field(pattern=r"^(yamnet|aisfx|hub:.+|onnx:.+)$")]
+
+
+def space_of(embedder: str) -> str:
+    """Name of an embedder's space, by which metrics are called: `hub:laion/clap-fused` gives `clap_fused`."""
+    last = embedder.partition(":")[2].rstrip("/").removesuffix(".onnx").rpartition("/")[2] or embedder
+    return re.sub(r"[^a-z0-9]+", "_", last.lower()).strip("_")
+
+
 class EvaluateConfig(Section):
     reference: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "ref-v1"
     """Name of the pinned reference set; the first run on a store pins it, no later one remakes it."""
-    embedders: tuple[Literal["yamnet", "aisfx"], ...] = ("aisfx", "yamnet")
-    """Embedding spaces of the Fréchet distance; the first one is the main one."""
+    embedders: tuple[EmbedderName, ...] = ("aisfx", "yamnet")
+    """Embedding spaces of the Fréchet distance; the first one is the main one. Beside `aisfx` and `yamnet`:
+    `hub:<folder or id>`, a CLAP or an audio classifier of transformers; `onnx:<file>`, any network of waveforms."""
     clap: str = "clap-v1"
-    """In-domain CLAP: a shipped one by name, or the location of its folder."""
+    """Audio-text model: a shipped in-domain CLAP by name, the location of its folder, or a CLAP of transformers,
+    `hub:<folder or id>`."""
     clips: Annotated[int, Field(ge=8)] = 128
     """Clips generated a row, prompts from the test split (each clip once before any comes again)."""
     base: tuple[SamplerConfig, ...] = (
@@ -330,6 +342,17 @@ class EvaluateConfig(Section):
     sample_prompts: Positive = 12
     """Held-out prompts whose audio is kept."""
     seed: Annotated[int, Field(ge=0)] = 1_000
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """Names of the embedding spaces."""
+        return tuple(space_of(name) for name in self.embedders)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if not self.embedders or len(set(self.spaces)) != len(self.spaces):
+            raise ValueError(f"the embedding spaces {', '.join(self.spaces) or '(none)'} need names of their own")
+        return self
 
 
 class GateRule(Section):

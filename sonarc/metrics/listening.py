@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sonarc.metrics.embedders.clap import Clap
-from sonarc.metrics.embedders.interface import Audio, Embedder, Embeddings, Tagger, embed
+from sonarc.metrics.embedders.interface import Audio, AudioText, Embedder, Embeddings, Tagger, embed
 from sonarc.metrics.posteriors import posterior_divergence
 
 BATCH = 64
@@ -22,7 +21,7 @@ class Ears:
     """Everything that listens to clips."""
 
     embedders: Sequence[Embedder]
-    clap: Clap
+    clap: AudioText
     samples: int
     """Length that clips are zero-padded to."""
     sample_rate: int
@@ -32,7 +31,8 @@ class Ears:
         found: dict[str, list[Embeddings]] = {}
         for start in range(0, len(clips), BATCH):
             batch_BAS = self._padded(clips[start : start + BATCH])
-            for embedder in (*self.embedders, self.clap):
+            # One model may be an embedding space and the audio-text model, too.
+            for embedder in {e.name: e for e in (*self.embedders, self.clap)}.values():
                 if isinstance(embedder, Tagger):
                     tags = embedder.tag(batch_BAS)
                     found.setdefault(embedder.name, []).append(tags.embeddings_BE)

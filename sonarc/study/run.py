@@ -16,8 +16,7 @@ from sonarc.contracts.dataset import Split, read_dataset
 from sonarc.contracts.reference import MANIFEST, ReferenceManifest
 from sonarc.data.latents import load_latents
 from sonarc.data.reader import read_index
-from sonarc.metrics.embedders import load_embedder
-from sonarc.metrics.embedders.clap import load_clap
+from sonarc.metrics.embedders import load_audio_text, load_embedder
 from sonarc.metrics.embedders.interface import Audio
 from sonarc.metrics.listening import Ears
 from sonarc.metrics.memorisation import Nearness, nearest, nearness
@@ -124,7 +123,7 @@ class Study:
         """Everything that listens."""
         evaluate, audio = self.design.config.evaluate, self.design.config.audio
         embedders = [load_embedder(name, threads=self.threads) for name in evaluate.embedders]
-        return Ears(embedders, load_clap(evaluate.clap, threads=self.threads), audio.samples, audio.sample_rate)
+        return Ears(embedders, load_audio_text(evaluate.clap, threads=self.threads), audio.samples, audio.sample_rate)
 
     def listener(self, what: str) -> Listener:
         """Hears sets of clips under that title."""
@@ -144,7 +143,7 @@ class Study:
     def probe(self) -> ClassProbe:
         """Names the class of a clip."""
         _, classes, heard = self.train
-        return ClassProbe.fit(heard.vectors, classes, self.design.config.evaluate.embedders)
+        return ClassProbe.fit(heard.vectors, classes, self.design.config.evaluate.spaces)
 
     @cached_property
     def test(self) -> Judge:
@@ -173,7 +172,7 @@ class Study:
         evaluate = self.design.config.evaluate
         scorer = Scorer(
             self._reference(split, keys, heard),
-            evaluate.embedders,
+            evaluate.spaces,
             self.ears.clap.sha256,
             self.design.bootstrap,
             self.design.sampling_seed,
@@ -301,7 +300,7 @@ class Study:
         return {}
 
     def _check_copying(self) -> None:
-        space = self.test.scorer.reference.spaces[self.design.config.evaluate.embedders[0]]
+        space = self.test.scorer.reference.spaces[self.design.config.evaluate.spaces[0]]
         train_MK = space.pca(space.train_ME)
         real_N = nearest(space.real_NK, train_MK)
         held_out = nearness(real_N, real_N)

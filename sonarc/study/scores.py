@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sonarc.contracts.scores import Difference, ModelName
 from sonarc.metrics.diversity import conditional_diversity
-from sonarc.metrics.embedders.clap import Clap
+from sonarc.metrics.embedders.interface import AudioText
 from sonarc.metrics.frechet import Floats
 from sonarc.metrics.hearing import agreement
 from sonarc.metrics.listening import CLASSES
@@ -126,7 +126,7 @@ class Judge:
     """
 
     scorer: Scorer
-    clap: Clap
+    clap: AudioText
     probe: ClassProbe
     tasks: Tasks
     real: Heard

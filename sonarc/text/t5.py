@@ -40,7 +40,7 @@ class T5:
         self._model = model.eval().requires_grad_(False)
         self.max_tokens = max_tokens
         self.width = int(model.config.d_model)
-        self.sha256 = _weights_sha256(model)
+        self.sha256 = weights_sha256(model)
         self._cache = StatesCache(max_tokens, self.width)
 
     def __call__(self, prompts: Sequence[str]) -> TextStates:
@@ -61,7 +61,8 @@ class T5:
         return TextStates(states.last_hidden_state * mask_BL[..., None], mask_BL)
 
 
-def _weights_sha256(model: torch.nn.Module) -> str:
+def weights_sha256(model: torch.nn.Module) -> str:
+    """Hash of a network's weights by name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -56,8 +56,8 @@ def test_a_trained_clap_matches_and_permuted_pairs_fall_to_chance(trained: tuple
     test = list(clips("test"))
     audio = np.stack([clip.audio_AS for clip in test])
     prompts = [clip.captions[1] for clip in test]
-    matched = clap.adherence(audio, prompts)
-    permuted = clap.adherence(audio, prompts[1:] + prompts[:1])
+    matched = (clap(audio) * clap.text(prompts)).sum(axis=1)
+    permuted = (clap(audio) * clap.text(prompts[1:] + prompts[:1])).sum(axis=1)
     assert matched.mean() > permuted.mean() + 0.4
     assert trained[1].figures["forced_choice"] > 0.9 > 0.6 > trained[1].figures["concept_chance"]
     np.testing.assert_allclose(np.linalg.norm(clap(audio), axis=1), 1, rtol=1e-5)

@@ -202,10 +202,6 @@ class Clap:
         vectors: Tensor = self._network.text(states)
         return vectors
 
-    def adherence(self, audio_BAS: Audio, prompts: Sequence[str]) -> NDArray[np.float32]:
-        """Cosine `(B,)` of each clip with its prompt, in [-1, 1]."""
-        return np.asarray((self(audio_BAS) * self.text(prompts)).sum(axis=1), dtype=np.float32)
-
 
 def load_clap(location: str = "clap-v1", *, threads: int = 1) -> Clap:
     """A CLAP shipped with Sonarc by name, or from the folder at a location.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,6 +58,13 @@ class Tagger(Protocol):
 
     def tag(self, audio_BAS: Audio) -> Tags:
         """Vectors, as by calling it, and class posteriors of a batch of clips."""
+
+
+class AudioText(Embedder, Protocol):
+    """An embedder whose space holds prompts, too: vectors have length 1, their product is the agreement."""
+
+    def text(self, prompts: Sequence[str]) -> Embeddings:
+        """Unit vectors `(B, E)` of prompts."""
 
 
 def embed(embedder: Embedder, audio_NAS: Audio, batch: int = 32) -> Embeddings:
