@@ -6,6 +6,7 @@ and a card, and go on where they were when started again.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ def train_codec(dataset_uri: str, out: str, *, seconds: float, start: str = "") 
     provenance = CodecProvenance(
         command=f"sonarc train codec --dataset <dataset> --seconds {seconds:g}"
         + (f" --start {start}" if start else ""),
-        data=_describe(manifest),
+        data=_describe(dataset_uri, manifest),
         split="train split by group; figures on the test split",
         steps=made.steps,
         seconds=made.seconds,
@@ -118,6 +119,12 @@ def _audio(dataset_uri: str, split: Split) -> tuple[NDArray[np.int16], list[str]
     return clips, sources
 
 
-def _describe(manifest: DatasetManifest) -> str:
-    count = manifest.splits["train"]
-    return f"dataset {manifest.sha256()[:16]}: {count.clips:,} train clips of {count.groups:,} groups"
+def _describe(dataset_uri: str, manifest: DatasetManifest) -> str:
+    """What the train split holds: clips by source and licence."""
+    from sonarc.data import read_index
+
+    rows = read_index(dataset_uri, "train").select(["source", "licence"]).to_pylist()
+    counts = Counter((row["source"], row["licence"] or "no licence stated") for row in rows)
+    kinds = ", ".join(f"{n:,} of {source} ({licence})" for (source, licence), n in sorted(counts.items()))
+    groups = manifest.splits["train"].groups
+    return f"dataset {manifest.sha256()[:16]}, train split: {kinds}; {groups:,} groups"

@@ -75,15 +75,16 @@ class Study:
     def run(self) -> Iterator[StudyResult]:
         """Every part in turn; what is known so far after each."""
         torch.set_num_threads(self.threads)
-        base = self._trained(self.trainings.base(self.design.config))
+        design = self.design
+        base = self._trained(self.trainings.base(design.config))
         yield from self._real_rows()
-        yield from self._base_rows(base)
-        for seed in self.design.training_seeds:
-            for arm, arc in self.design.arms().items():
-                trained = self._trained(self.trainings.arm(arm, arc, seed, base))
-                for steps in self.design.steps_of(arm):
-                    self._test_row(arm, trained, Sampling("generator", steps), seed)
-                    yield self.result()
+        # What the main question needs comes first.
+        main = [steps for steps in design.base_steps if steps in design.ablation_steps]
+        yield from self._base_rows(base, main)
+        arms = [(arm, seed) for seed in design.training_seeds for arm in design.arms()]
+        yield from self._arm_rows(base, arms[:1])
+        yield from self._base_rows(base, [steps for steps in design.base_steps if steps not in main])
+        yield from self._arm_rows(base, arms[1:])
         self._check_copying()
         yield self.result(done=True)
 
@@ -239,8 +240,16 @@ class Study:
         lengths = [round(seconds * rate) for seconds in tasks.seconds]
         return [np.ascontiguousarray(a[:, :n]) for a, n in zip((a for p in parts for a in p), lengths, strict=True)]
 
-    def _base_rows(self, base: Trained) -> Iterator[StudyResult]:
-        for steps in self.design.base_steps:
+    def _arm_rows(self, base: Trained, arms: Sequence[tuple[str, int]]) -> Iterator[StudyResult]:
+        configs = self.design.arms()
+        for arm, seed in arms:
+            trained = self._trained(self.trainings.arm(arm, configs[arm], seed, base))
+            for steps in self.design.steps_of(arm):
+                self._test_row(arm, trained, Sampling("generator", steps), seed)
+                yield self.result()
+
+    def _base_rows(self, base: Trained, among: Sequence[int]) -> Iterator[StudyResult]:
+        for steps in among:
             tried = [self._validated("base", base, Sampling("base", steps, cfg)) for cfg in self.design.guidance]
             chosen = {1.0}
             for column in ("fd", "fd_second"):
