@@ -12,6 +12,7 @@ D width.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ COMPRESSION = 0.3  # exponent that brings magnitudes of 100 dB range to comparab
 FLOOR = 1e-4  # -80 dB: quieter bins count as silence
 MEDIUM = 1e-3  # a magnitude in the middle of the range, where the encoder's log-magnitudes have their zero
 CPU_BATCH = 4  # clips computed at once on a CPU: more leave its caches, and take up to three times as long a clip
+_PHASE_FLOOR = 1e-3  # keeps a phase of length 0 from dividing by it
 _LOG_LIMIT = 6.0  # largest predicted log-magnitude: e^6 is far above full scale
 
 
@@ -111,13 +113,28 @@ class Decoder(nn.Module):
         self.head = nn.Linear(c.dim, c.patch * 2 * 3 * c.bins)
 
     def forward(self, z_BCT: Tensor) -> Spectrum:
+        log_magnitude, real, imag = self._head(z_BCT)
+        norm = (real.square() + imag.square() + _PHASE_FLOOR).rsqrt()
+        return Spectrum(log_magnitude.clamp(max=_LOG_LIMIT), real * norm, imag * norm)
+
+    def complex_spectrum(self, z_BCT: Tensor) -> Tensor:
+        """`forward(z).complex()` without a graph, in a third of its passes over memory: what decoding is made of."""
+        log_magnitude, real, imag = self._head(z_BCT)
+        scale = (real * real).addcmul_(imag, imag).add_(_PHASE_FLOOR).rsqrt_()
+        scale *= log_magnitude.clamp_(max=_LOG_LIMIT).exp_()
+        spectrum = torch.empty(*scale.shape, 2, device=scale.device)
+        torch.mul(real, scale, out=spectrum[..., 0])
+        torch.mul(imag, scale, out=spectrum[..., 1])
+        return torch.view_as_complex(spectrum)
+
+    def _head(self, z_BCT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-magnitude and the unnormalised parts of the phase, each `(B, A, N, F)`."""
         c = self.config
         x_BTD = self.blocks(self.embed(z_BCT.transpose(1, 2)))
         fine_BMD = self.fine_blocks(part(self.split(x_BTD), c.stride))
         out = part(self.head(fine_BMD), c.patch).float()
         log_magnitude, real, imag = out.reshape(*out.shape[:2], 2, 3, c.bins).permute(3, 0, 2, 1, 4)
-        norm = (real.square() + imag.square() + 1e-3).rsqrt()
-        return Spectrum(log_magnitude.clamp(max=_LOG_LIMIT), real * norm, imag * norm)
+        return log_magnitude, real, imag
 
 
 class SpectralCodec(nn.Module):
@@ -135,6 +152,8 @@ class SpectralCodec(nn.Module):
         self.register_buffer("latent_std", torch.ones(config.latent_channels, 1))
         self.latent_mean: Tensor
         self.latent_std: Tensor
+        # Behind a tuple, so that it is no submodule: it is not stored and not trained.
+        self._halved: tuple[int, Decoder] | None = None
 
     @property
     def sample_rate(self) -> int:
@@ -178,7 +197,11 @@ class SpectralCodec(nn.Module):
 
     def synthesize(self, spectrum: Spectrum) -> Tensor:
         """Audio `(B, A, S)` of a predicted spectrum."""
-        modulated = spectrum.complex() * self._carrier(spectrum.cos.shape[-2])
+        return self._audio(spectrum.complex())
+
+    def _audio(self, spectrum_BANF: Tensor) -> Tensor:
+        """Audio of a complex spectrum against the bins' carriers."""
+        modulated = spectrum_BANF * self._carrier(spectrum_BANF.shape[-2])
         return mid_side(istft(modulated, self.config.n_fft, self.config.stft_hop))
 
     @torch.no_grad()
@@ -207,9 +230,23 @@ class SpectralCodec(nn.Module):
         return torch.cat([self._decode(some_BCT) for some_BCT in _portions(z_BCT)])
 
     def _decode(self, z_BCT: Tensor) -> Tensor:
+        latent = z_BCT.float() * self.latent_std + self.latent_mean
         with torch.autocast(z_BCT.device.type, torch.bfloat16):
-            spectrum = self.decoder(z_BCT.float() * self.latent_std + self.latent_mean)
-        return self.synthesize(spectrum)
+            if torch.is_grad_enabled():
+                return self.synthesize(self.decoder(latent))
+            spectrum = self._halved_decoder().complex_spectrum(latent)
+        return self._audio(spectrum)
+
+    def _halved_decoder(self) -> Decoder:
+        """The decoder with weights in bfloat16, made once: autocast would cast them at every call."""
+        version = sum(parameter._version for parameter in self.decoder.parameters())
+        if self._halved is None or self._halved[0] != version:
+            halved = copy.deepcopy(self.decoder)
+            for module in halved.modules():
+                if isinstance(module, nn.Linear):
+                    module.to(torch.bfloat16)
+            self._halved = (version, halved)
+        return self._halved[1]
 
 
 def _portions(batch: Tensor) -> tuple[Tensor, ...]:

@@ -60,10 +60,14 @@ def stft(x_S: Tensor, n_fft: int, hop: int) -> Tensor:
 
 def istft(spectrum_NF: Tensor, n_fft: int, hop: int) -> Tensor:
     """Audio `(..., N·hop)` whose spectrum is nearest to `(..., N, n_fft/2 + 1)` in least squares."""
-    window = unit_hann(n_fft).to(spectrum_NF.device)
-    frames = torch.fft.irfft(spectrum_NF, n=n_fft) * window
-    energy = _overlap_add(window.square().expand(frames.shape[-2], n_fft), hop)
-    return _overlap_add(frames, hop) / energy
+    frames = torch.fft.irfft(spectrum_NF, n=n_fft) * unit_hann(n_fft).to(spectrum_NF.device)
+    return _overlap_add(frames, hop) * _inverse_energy(frames.shape[-2], n_fft, hop).to(frames.device)
+
+
+@lru_cache(maxsize=32)
+def _inverse_energy(count: int, n_fft: int, hop: int) -> Tensor:
+    """One over the sum of the squared windows of `count` frames at every sample."""
+    return 1.0 / _overlap_add(unit_hann(n_fft).square().expand(count, n_fft), hop)
 
 
 def absolute(spectrum: Tensor) -> Tensor:

@@ -104,3 +104,22 @@ def test_shapes_that_cannot_be_are_refused(change: dict[str, int]) -> None:
 def test_training_that_cannot_be_is_refused(change: dict[str, int | None]) -> None:
     with pytest.raises(ValidationError):
         CodecTrainConfig.model_validate(change)
+
+
+def test_decoding_is_synthesis_of_the_decoders_spectrum() -> None:
+    torch.manual_seed(0)
+    codec = SpectralCodec(TINY).eval()
+    torch.nn.init.normal_(codec.decoder.head.weight, std=0.2)
+    z_BCT = torch.randn(3, TINY.latent_channels, 8)
+
+    def written_out() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return codec.synthesize(codec.decoder(z_BCT * codec.latent_std + codec.latent_mean))
+
+    with torch.no_grad():
+        torch.testing.assert_close(codec.decode(z_BCT), written_out(), atol=2e-3, rtol=2e-2)
+        # Trained on, it decodes with its new weights.
+        codec.decoder.head.weight.mul_(0.5)
+        torch.testing.assert_close(codec.decode(z_BCT), written_out(), atol=2e-3, rtol=2e-2)
+    assert not any("halved" in name for name in codec.state_dict())
+    assert codec.decode(z_BCT.requires_grad_()).requires_grad
