@@ -36,8 +36,7 @@ class ArcData:
     """
 
     def __init__(self, latents: LatentSet, encoder: TextEncoder, config: ArcConfig, *, patch: int) -> None:
-        if not np.isfinite(latents.latents_NCT).all():
-            raise DataError("The latents hold NaN or infinity.", "Encode the dataset again.")
+        latents.check_finite()
         if config.contrastive_weight and len(set(latents.concepts)) < 2:
             raise DataError(
                 f"All {len(latents)} clips have the concept {latents.concepts[0]!r}: no prompt is wrong for any.",

@@ -51,6 +51,18 @@ class LatentSet:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def check_finite(self) -> None:
+        """Refuse latents that no training may see.
+
+        Raises:
+            DataError: a clip holds NaN or infinity.
+        """
+        bad = [key for key, z_CT in zip(self.keys, self.latents_NCT, strict=True) if not np.isfinite(z_CT).all()]
+        if bad:
+            raise DataError(
+                f"The latents of {len(bad)} clips, such as {bad[0]}, hold NaN or infinity.", "Encode the dataset again."
+            )
+
 
 def write_latent_shard(
     uri: str, name: str, keys: Sequence[str], latents_NCT: NDArray[np.float16], scratch: Path

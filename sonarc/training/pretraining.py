@@ -97,9 +97,13 @@ class PretrainBatches:
         encoder: reads the captions.
         config: batch size, noise, dropout and seed.
         patch: latent frames a token; true lengths are rounded up to it.
+
+    Raises:
+        DataError: latents that are not finite.
     """
 
     def __init__(self, latents: LatentSet, encoder: TextEncoder, config: PretrainConfig, patch: int) -> None:
+        latents.check_finite()
         self._latents, self._encoder, self._config, self._patch = latents, encoder, config, patch
         self._plan = BatchPlan(latents.weights_N, config.batch, config.seed)
         read_ahead(encoder, latents)

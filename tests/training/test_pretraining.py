@@ -11,7 +11,7 @@ import torch
 
 from sonarc.checkpoint import load_checkpoint, save_checkpoint
 from sonarc.contracts.config import DiTConfig, NoiseConfig, PretrainConfig
-from sonarc.contracts.errors import CheckpointError
+from sonarc.contracts.errors import CheckpointError, DataError
 from sonarc.data import LatentSet
 from sonarc.dit import DiT
 from sonarc.text import TextStates
@@ -156,3 +156,11 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_change() -> None
         pretrainer.update(0, given)
     for name, weight in pretrainer.model.state_dict().items():
         assert torch.equal(weight, before[name])
+
+
+def test_latents_that_are_not_finite_are_refused_by_the_clips_name() -> None:
+    latents = latent_set()
+    latents.latents_NCT[3, 0, 0] = np.nan
+    latents.latents_NCT[7, 1, 2] = np.inf
+    with pytest.raises(DataError, match=f"The latents of 2 clips, such as {latents.keys[3]}, hold NaN"):
+        PretrainBatches(latents, Letters(), CONFIG, 2)
