@@ -241,10 +241,11 @@ class SpectralCodec(nn.Module):
         """The decoder with weights in bfloat16, made once: autocast would cast them at every call."""
         version = sum(parameter._version for parameter in self.decoder.parameters())
         if self._halved is None or self._halved[0] != version:
-            halved = copy.deepcopy(self.decoder)
-            for module in halved.modules():
-                if isinstance(module, nn.Linear):
-                    module.to(torch.bfloat16)
+            with torch.inference_mode(False):
+                halved = copy.deepcopy(self.decoder).requires_grad_(False)
+                for module in halved.modules():
+                    if isinstance(module, nn.Linear):
+                        module.to(torch.bfloat16)
             self._halved = (version, halved)
         return self._halved[1]
 

@@ -20,8 +20,9 @@ from torch.nn.functional import pad
 @lru_cache(maxsize=32)
 def unit_hann(n_fft: int) -> Tensor:
     """Periodic Hann window of unit energy: noise of RMS σ then has bins of RMS σ, whatever `n_fft`."""
-    window = torch.hann_window(n_fft, dtype=torch.float64)
-    return (window / window.square().sum().sqrt()).float()
+    with torch.inference_mode(False):  # what inference makes and keeps, training must be able to use
+        window = torch.hann_window(n_fft, dtype=torch.float64)
+        return (window / window.square().sum().sqrt()).float()
 
 
 def frame(x_S: Tensor, n_fft: int, hop: int) -> Tensor:
@@ -67,7 +68,8 @@ def istft(spectrum_NF: Tensor, n_fft: int, hop: int) -> Tensor:
 @lru_cache(maxsize=32)
 def _inverse_energy(count: int, n_fft: int, hop: int) -> Tensor:
     """One over the sum of the squared windows of `count` frames at every sample."""
-    return 1.0 / _overlap_add(unit_hann(n_fft).square().expand(count, n_fft), hop)
+    with torch.inference_mode(False):
+        return 1.0 / _overlap_add(unit_hann(n_fft).square().expand(count, n_fft), hop)
 
 
 def absolute(spectrum: Tensor) -> Tensor:

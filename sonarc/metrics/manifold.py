@@ -8,6 +8,7 @@ All depend on N and k: compare only at equal ones.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,21 +38,31 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Distances:
-    """Euclidean distances within and between a real and a generated set, from which overlaps of subsets are read."""
+    """Euclidean distances within and between a real and a generated set, from which overlaps of subsets are read.
+
+    Attributes:
+        k: neighbours that a ball reaches to.
+    """
 
     real_RR: Floats
     generated_GG: Floats
     between_RG: Floats
+    k: int
+
+    @cached_property
+    def real_radius_R(self) -> Floats:
+        """Distance of each real clip to its k-th real neighbour."""
+        return _radius(self.real_RR, self.k)
 
 
-def distances(real_RE: Floats, generated_GE: Floats) -> Distances:
+def distances(real_RE: Floats, generated_GE: Floats, *, k: int = NEIGHBOURS) -> Distances:
     """All distances of two sets of embeddings."""
     return Distances(
-        _euclidean(real_RE, real_RE), _euclidean(generated_GE, generated_GE), _euclidean(real_RE, generated_GE)
+        _euclidean(real_RE, real_RE), _euclidean(generated_GE, generated_GE), _euclidean(real_RE, generated_GE), k
     )
 
 
-def overlap(d: Distances, rows_G: NDArray[np.intp] | None = None, *, k: int = NEIGHBOURS) -> Overlap:
+def overlap(d: Distances, rows_G: NDArray[np.intp] | None = None) -> Overlap:
     """The overlap of the real set with the generated one, or with some of its rows.
 
     Args:
@@ -60,15 +71,14 @@ def overlap(d: Distances, rows_G: NDArray[np.intp] | None = None, *, k: int = NE
     Raises:
         DataError: a set has no more than k clips.
     """
-    rows = np.arange(len(d.generated_GG)) if rows_G is None else rows_G
+    rows, k = np.arange(len(d.generated_GG)) if rows_G is None else rows_G, d.k
     if min(len(d.real_RR), len(rows)) <= k:
         raise DataError(
             f"{len(d.real_RR)} real and {len(rows)} generated clips have no {k}-th neighbours.", "Score more clips."
         )
     between_RG = d.between_RG[:, rows]
-    real_radius_R = _radius(d.real_RR, k)
     generated_radius_G = _radius(d.generated_GG[np.ix_(rows, rows)], k)
-    inside_real_RG = between_RG < real_radius_R[:, None]
+    inside_real_RG = between_RG < d.real_radius_R[:, None]
     return Overlap(
         precision=float(inside_real_RG.any(axis=0).mean()),
         recall=float((between_RG < generated_radius_G[None, :]).any(axis=1).mean()),

@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from sonarc.contracts import store
 from sonarc.study.design import ARC
@@ -206,6 +207,7 @@ def picture(result: StudyResult) -> bytes:
         axes.set_title(f"{TITLES[column]}, lower is better")
         axes.set_xlabel(label)
         axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.3g}"))
     if result.rows:
         panels.flat[0].legend(fontsize=8)
     buffer = io.BytesIO()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from sonarc.contracts.scores import Difference, ModelName
 from sonarc.metrics.diversity import conditional_diversity
-from sonarc.metrics.embedders.interface import AudioText
+from sonarc.metrics.embedders.interface import AudioText, Embeddings
 from sonarc.metrics.frechet import Floats
 from sonarc.metrics.hearing import agreement
 from sonarc.metrics.listening import CLASSES
@@ -132,6 +133,11 @@ class Judge:
     real: Heard
     lufs: float
 
+    @cached_property
+    def _prompts_NE(self) -> Embeddings:
+        """The prompts in the audio-text model's space."""
+        return self.clap.text(self.tasks.prompts)
+
     def row(self, entry: Entry, *, keys: Sequence[str] | None = None) -> Row:
         """An entry as the scorer takes it; `keys` name its clips where they answer no tasks."""
         heard, tasks = entry.heard, self.tasks
@@ -148,7 +154,7 @@ class Judge:
             tasks.keys,
             entry.seeds,
             heard.vectors,
-            adherence_N=(vectors_NE * self.clap.text(tasks.prompts)).sum(axis=1),
+            adherence_N=(vectors_NE * self._prompts_NE).sum(axis=1),
             divergence_N=_divergences(self.real.vectors, heard.vectors),
             stated_N={
                 "accuracy": self.probe.right(heard.vectors, [class_of(concept) for concept in tasks.concepts]),

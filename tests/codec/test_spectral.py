@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from sonarc.codec import stft
 from sonarc.codec.config import CodecTrainConfig, SpectralCodecConfig
 from sonarc.codec.interface import Codec
 from sonarc.codec.spectral import SpectralCodec, Spectrum
@@ -123,3 +124,17 @@ def test_decoding_is_synthesis_of_the_decoders_spectrum() -> None:
         torch.testing.assert_close(codec.decode(z_BCT), written_out(), atol=2e-3, rtol=2e-2)
     assert not any("halved" in name for name in codec.state_dict())
     assert codec.decode(z_BCT.requires_grad_()).requires_grad
+
+
+def test_what_inference_keeps_training_can_use() -> None:
+    stft.unit_hann.cache_clear()
+    stft._inverse_energy.cache_clear()
+    codec = SpectralCodec(TINY)
+    z_BCT = torch.randn(1, TINY.latent_channels, 8)
+    with torch.inference_mode():
+        codec.decode(z_BCT)
+    with torch.no_grad():
+        codec.decode(z_BCT)
+    audio = codec.synthesize(codec.decoder(z_BCT))
+    audio.square().sum().backward()
+    assert codec.decoder.head.weight.grad is not None

@@ -25,7 +25,7 @@ def _stereo(mono: np.ndarray) -> np.ndarray:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.floats(60.0, 1_800.0))
+@given(st.floats(60.0, 1_500.0))
 def test_the_pitch_of_a_note_is_found_within_eight_cents(hertz: float) -> None:
     partials = max(1, min(6, int(9_000 / hertz)))
     found = pitch_of(_stereo(_note(hertz, 0.6, partials)), RATE)

@@ -11,7 +11,7 @@ from sonarc.metrics.manifold import Overlap, distances, overlap
 
 
 def measured(real: np.ndarray, generated: np.ndarray, k: int = 5) -> Overlap:
-    return overlap(distances(real, generated), k=k)
+    return overlap(distances(real, generated, k=k))
 
 
 def test_equal_sets_overlap_wholly() -> None:
