@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 from ray.actor import ActorHandle
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from sonarc.checkpoint import Checkpoint
 
@@ -140,41 +140,17 @@ class Worker:
         uri = broadcast_from_rank_zero(found.uri if found else None)
         return found if self.rank == 0 or uri is None else load_checkpoint(uri)
 
-    def save(
-        self,
-        *,
-        kind: Literal["base", "generator"],
-        step: int,
-        position: int,
-        model: Mapping[str, Tensor],
-        state: Mapping[str, Mapping[str, Tensor]],
-        config: Mapping[str, Any],
-        config_sha256: str,
-        lineage: Mapping[str, str],
-    ) -> None:
-        """Write a checkpoint and drop old ones: rank 0 does, the others go on.
+    def save(self, **checkpoint: Any) -> None:
+        """See `TrainingWorker`: rank 0 writes, the others go on.
 
         Raises:
             CheckpointError: a newer attempt has taken over. StoreError: the store is full or refuses.
         """
         if self.rank:
             return
-        from sonarc.checkpoint import prune_checkpoints, save_checkpoint
-        from sonarc.training.worker import KEEP
+        from sonarc.training.worker import save_and_prune
 
-        save_checkpoint(
-            self.checkpoints,
-            kind=kind,
-            step=step,
-            attempt=self.attempt,
-            position=position,
-            model=model,
-            config=config,
-            config_sha256=config_sha256,
-            state=state,
-            lineage=lineage,
-        )
-        prune_checkpoints(self.checkpoints, keep=KEEP)
+        save_and_prune(self.checkpoints, self.attempt, **checkpoint)
 
 
 def check_workers(context: StageContext, batch: int) -> None:

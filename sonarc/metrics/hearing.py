@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from sonarc.metrics.pitch import RATE, Floats, pitch_of
 
+RECIPE = "hearing/1"
+"""Raised with every change of what is measured, so that measurements that are kept are not mixed."""
 CLASSES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 _OTHER_NAMES = {"D flat": "C sharp", "D sharp": "E flat", "G flat": "F sharp", "G sharp": "A flat", "A sharp": "B flat"}
 SCALES = {

@@ -20,7 +20,7 @@ from sonarc.contracts import store
 from sonarc.contracts.hashing import sha256_json
 from sonarc.data.reader import read_clips
 from sonarc.metrics.embedders.interface import Audio, Embeddings
-from sonarc.metrics.hearing import hear
+from sonarc.metrics.hearing import RECIPE, hear
 from sonarc.metrics.listening import Ears
 from sonarc.metrics.sanity import Sanity, sanity
 from sonarc.metrics.tasks import Tasks, answer
@@ -127,7 +127,7 @@ class Listener:
 
     def _kept(self, identity: Mapping[str, Any], hear: Callable[[], Heard]) -> Heard:
         embedders = {e.name: e.sha256 for e in (*self.ears.embedders, self.ears.clap)}
-        place = store.join(self.folder, sha256_json({**identity, "embedders": embedders})[:16])
+        place = store.join(self.folder, sha256_json({**identity, "embedders": embedders, HEARING: RECIPE})[:16])
         if not store.exists(store.join(place, FACTS)):
             _write(place, hear())
         return _read(place)

@@ -13,6 +13,7 @@ from sonarc.codec.interface import Codec
 from sonarc.codec.package import load_codec
 from sonarc.contracts import store
 from sonarc.contracts.dataset import Split, read_dataset
+from sonarc.contracts.hashing import sha256_json
 from sonarc.contracts.reference import MANIFEST, ReferenceManifest
 from sonarc.data.latents import load_latents
 from sonarc.data.reader import read_index
@@ -195,7 +196,8 @@ class Study:
             spaces=(),
             embeddings_sha256="",
         )
-        uri = store.join(self.folder, "references", f"{split}-{manifest.sha256()[:12]}")
+        named = {"set": manifest.sha256(), **{e.name: e.sha256 for e in self.ears.embedders}}
+        uri = store.join(self.folder, "references", f"{split}-{sha256_json(named)[:12]}")
         if store.exists(store.join(uri, MANIFEST)):
             return load_reference(uri)
         vectors = {e.name: (e, heard.vectors[e.name], train.vectors[e.name]) for e in self.ears.embedders}

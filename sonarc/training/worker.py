@@ -110,5 +110,14 @@ class LocalWorker:
 
     def save(self, **checkpoint: Any) -> None:
         """See `TrainingWorker`."""
-        save_checkpoint(self.checkpoints, attempt=self.attempt, **checkpoint)
-        prune_checkpoints(self.checkpoints, keep=KEEP)
+        save_and_prune(self.checkpoints, self.attempt, **checkpoint)
+
+
+def save_and_prune(checkpoints: str, attempt: int, **checkpoint: Any) -> None:
+    """Write what `TrainingWorker.save` is given below `checkpoints`, and keep the `KEEP` newest.
+
+    Raises:
+        CheckpointError: a newer attempt has taken over. StoreError: the store is full or refuses.
+    """
+    save_checkpoint(checkpoints, attempt=attempt, **checkpoint)
+    prune_checkpoints(checkpoints, keep=KEEP)
