@@ -130,7 +130,7 @@ def _with_outside(request: StageRequest) -> StageRequest:
     """Let what lies outside the store enter the key: it may have changed since the last run under the same name."""
     config, outside, champion = request.config, [], ""
     if request.stage == "sources" and config.data.sources:
-        from sonarc.data.source import fingerprint
+        from sonarc.data.sources import fingerprint
 
         outside.append(fingerprint(config.data.sources))
     if request.stage == "encode":

@@ -158,6 +158,9 @@ def train_codec(
     out: Annotated[str, typer.Option(help="Folder for weights, settings and card.")] = "codec",
     seconds: Annotated[float, typer.Option(help="Wall time to train, seconds; more is better.")] = 3_400.0,
     start: Annotated[str, typer.Option(help="Codec to go on from, such as codec-v2; none: start afresh.")] = "",
+    decoder_only: Annotated[
+        bool, typer.Option(help="Keep the encoder of --start: latents, and models trained on them, stay valid.")
+    ] = False,
 ) -> None:
     """Train the codec on a dataset's train split; use it with `--set codec.uri=<folder>`.
 
@@ -166,7 +169,9 @@ def train_codec(
     with explained():
         from pipelines import shipped
 
-        typer.echo(f"{out}: codec {shipped.train_codec(dataset, out, seconds=seconds, start=start)}")
+        typer.echo(
+            f"{out}: codec {shipped.train_codec(dataset, out, seconds=seconds, start=start, decoder_only=decoder_only)}"
+        )
 
 
 @train.command("clap")

@@ -37,10 +37,12 @@ def _bars() -> Progress:
     )
 
 
-def train_codec(dataset_uri: str, out: str, *, seconds: float, start: str = "") -> str:
+def train_codec(dataset_uri: str, out: str, *, seconds: float, start: str = "", decoder_only: bool = False) -> str:
     """Train the spectral codec for `seconds` of wall time and write its folder to `out`; returns its hash.
 
-    `start` is a codec to go on from; empty: the best linear one.
+    Args:
+        start: a codec to go on from; empty: the best linear one.
+        decoder_only: keep the encoder of `start`, and so every model trained on its latents.
 
     Raises:
         DataError: no train clips, or no held-out ones to measure on.
@@ -54,7 +56,8 @@ def train_codec(dataset_uri: str, out: str, *, seconds: float, start: str = "") 
     from sonarc.codec.training import train_codec as train
 
     manifest = read_dataset(dataset_uri)
-    config = CodecTrainConfig(seconds=seconds, start=start, **(FROM_A_CODEC if start else {}))
+    learns = "decoder" if decoder_only else "all"
+    config = CodecTrainConfig(seconds=seconds, start=start, learns=learns, **(FROM_A_CODEC if start else {}))
     shaping = sha256_json(config.model_dump(mode="json", exclude={"seconds"}))
     state = store.cache_root() / "train" / f"codec-{manifest.sha256()[:16]}-{shaping[:8]}"
     clips, sources = _audio(dataset_uri, "train")
@@ -74,7 +77,8 @@ def train_codec(dataset_uri: str, out: str, *, seconds: float, start: str = "") 
         figures[source] = reconstruction_figures(made.codec, torch.from_numpy(held_out[chosen]).float() / 32767)
     provenance = CodecProvenance(
         command=f"sonarc train codec --dataset <dataset> --seconds {seconds:g}"
-        + (f" --start {start}" if start else ""),
+        + (f" --start {start}" if start else "")
+        + (" --decoder-only" if decoder_only else ""),
         data=_describe(dataset_uri, manifest),
         split="train split by group; figures on the test split",
         steps=made.steps,

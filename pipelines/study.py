@@ -62,8 +62,8 @@ def attempt(design: StudyDesign, name: str, overrides: list[str]) -> list[StudyR
 def prepare(config: SonarcConfig) -> Made:
     """Dataset and latents of a config: made by the pipeline's stages, or found."""
     tree = config.model_dump(mode="json")
-    shaping = {name: tree[name] for name in ("audio", "data", "codec")}
-    shaping["codec_sha256"] = load_codec(config.codec.uri).sha256
+    shaping = {name: tree[name] for name in ("audio", "data")}
+    shaping["encoder_sha256"] = load_codec(config.codec.uri).encoder_sha256
     note = _folder() / f"data-{sha256_json(shaping)[:12]}.json"
     if not note.exists():
         root = _folder()

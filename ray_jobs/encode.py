@@ -43,7 +43,7 @@ class Encoded:
 class Bond:
     """What binds latents to a codec."""
 
-    sha256: str
+    encoder_sha256: str
     channels: int
     frames: int
     hop: int
@@ -84,7 +84,7 @@ class Encoder:
             )
         self._device = "cuda" if self._config.compute.gpu else "cpu"
         self._codec = codec.to(self._device)
-        return Bond(codec.sha256, codec.latent_channels, codec.frames(manifest.samples), codec.hop)
+        return Bond(codec.encoder_sha256, codec.latent_channels, codec.frames(manifest.samples), codec.hop)
 
     def encode(self, shard: Shard, rows: list[dict[str, Any]]) -> Encoded:
         """Encode the clips of one shard and write their latents."""
@@ -141,7 +141,7 @@ def run(context: StageContext) -> Outcome:
         dataset_uri=dataset.uri,
         dataset_sha256=manifest.sha256(),
         codec=context.config.codec.uri,
-        codec_sha256=bond.sha256,
+        encoder_sha256=bond.encoder_sha256,
         channels=bond.channels,
         frames=bond.frames,
         hop=bond.hop,

@@ -144,7 +144,7 @@ def _reconstructions(context: StageContext, tasks: Tasks, clips: Sequence[Audio]
         context.input("encode", "latents").uri,
         context.input("ingest", "dataset").uri,
         "test",
-        codec_sha256=codec.sha256,
+        encoder_sha256=codec.encoder_sha256,
     )
     at = {key: n for n, key in enumerate(latents.keys)}
     z_NCT = torch.from_numpy(latents.latents_NCT[[at[key] for key in tasks.keys]])

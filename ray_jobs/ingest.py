@@ -41,7 +41,7 @@ from sonarc.data.ingest import (
     without_duplicates,
     write_shard,
 )
-from sonarc.data.source import Listing, Refusal, SourceFile, read_source
+from sonarc.data.sources import Listing, Refusal, SourceFile, read_source
 
 FILES_PER_TASK = 16
 
@@ -101,7 +101,7 @@ def list_sources(sources: Iterable[dict[str, Any]]) -> Listing:
     """The files of all sources of a `sources.json`, in its order."""
     whole = Listing()
     for source in sources:
-        described = {name: source[name] for name in ("name", "uri", "licence", "weight")}
+        described = {name: source[name] for name in SourceConfig.model_fields if name in source}
         listing = read_source(SourceConfig.model_validate(described))
         whole.files += listing.files
         whole.refused += listing.refused

@@ -22,10 +22,10 @@ def run(context: StageContext) -> Outcome:
     check_workers(context, arc.batch)
     base, latents = context.input("pretrain", "base"), context.input("encode", "latents")
     manifest, origin = read_latents(latents.uri), read_manifest(base.uri)
-    if origin.lineage.get("codec_sha256") not in (None, manifest.codec_sha256):
+    if origin.lineage.get("encoder_sha256") not in (None, manifest.encoder_sha256):
         raise ConfigError(
-            f"The base was trained on latents of the codec {origin.lineage['codec_sha256'][:12]}…, "
-            f"these are of {manifest.codec_sha256[:12]}….",
+            f"The base was trained on latents of the encoder {origin.lineage['encoder_sha256'][:12]}…, "
+            f"these are of {manifest.encoder_sha256[:12]}….",
             "Encode with the base's codec, or pre-train again.",
         )
     lineage = {
@@ -33,7 +33,7 @@ def run(context: StageContext) -> Outcome:
         "base_uri": base.uri,
         "base_sha256": base.sha256,
         "dataset_sha256": manifest.dataset_sha256,
-        "codec_sha256": manifest.codec_sha256,
+        "encoder_sha256": manifest.encoder_sha256,
         "latents_sha256": latents.sha256,
     }
     job = ArcJob(arc, base.uri, manifest.dataset_uri, latents.uri, lineage, recompute=context.config.compute.recompute)

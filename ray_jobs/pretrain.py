@@ -29,7 +29,7 @@ def run(context: StageContext) -> Outcome:
         )
     lineage = {
         "dataset_sha256": manifest.dataset_sha256,
-        "codec_sha256": manifest.codec_sha256,
+        "encoder_sha256": manifest.encoder_sha256,
         "latents_sha256": latents.sha256,
     }
     uri, last = train(context, pretrain, PretrainJob(config, manifest.dataset_uri, latents.uri, lineage))

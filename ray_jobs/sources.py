@@ -14,7 +14,7 @@ from ray_jobs.parallel import parallel_map
 from sonarc.contracts import store
 from sonarc.contracts.hashing import sha256_json, sha256_path
 from sonarc.contracts.result import Artifact
-from sonarc.data.source import fingerprint
+from sonarc.data.sources import fingerprint
 from sonarc.demo.source import DemoReport, write_demo
 
 
@@ -27,6 +27,7 @@ def run(context: StageContext) -> Outcome:
             {
                 **source.model_dump(mode="json"),
                 "uri": store.as_uri(source.uri),
+                "audio": store.as_uri(source.audio) if source.audio else "",
                 "notice": "",
                 "sha256": fingerprint([source]),
             }
@@ -41,7 +42,8 @@ def run(context: StageContext) -> Outcome:
     uri = store.join(context.folder, "sources.json")
     store.write_json(uri, sources)
     # Content decides, not the place: the same audio elsewhere finds the same dataset in the cache.
-    content = [{name: value for name, value in source.items() if name not in ("uri", "notice")} for source in sources]
+    places = ("uri", "audio", "notice")
+    content = [{name: value for name, value in source.items() if name not in places} for source in sources]
     return Outcome({"sources": Artifact(uri=uri, sha256=sha256_json(content))}, counts=counts)
 
 

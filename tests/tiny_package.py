@@ -37,6 +37,7 @@ class Models:
 
     config: SonarcConfig
     codec_sha256: str
+    encoder_sha256: str
     base: tuple[str, str]
     generator: tuple[str, str]
 
@@ -57,6 +58,7 @@ def make_models(folder: Path, seed: int = 0) -> Models:
     return Models(
         config=config,
         codec_sha256=codec_sha256,
+        encoder_sha256=codec.encoder_sha256,
         base=_checkpoint(folder / f"base-{seed}", "base", config),
         generator=_checkpoint(folder / f"generator-{seed}", "generator", config),
     )

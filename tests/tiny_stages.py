@@ -74,7 +74,7 @@ def encode(root: Path, config: SonarcConfig) -> None:
         dataset_uri=dataset,
         dataset_sha256=manifest.sha256(),
         codec=config.codec.uri,
-        codec_sha256=codec.sha256,
+        encoder_sha256=codec.encoder_sha256,
         channels=codec.latent_channels,
         frames=codec.frames(manifest.samples),
         hop=codec.hop,

@@ -92,6 +92,8 @@ class CodecLossConfig(Section):
     """Compressed and log-magnitude L1 of the head's spectrum."""
     band_energy: NonNegative = 0.5
     """Log-energy L1 of the audio in bands of frequency, at the same resolutions."""
+    average_spectrum: NonNegative = 0.5
+    """Log-energy L1 of a whole batch in the same bands: what is loud in the average of many clips stays so."""
     phase: NonNegative = 0.5
     """Absolute and relative phase of the head's spectrum."""
     kl: NonNegative = 2e-3
@@ -103,6 +105,8 @@ class CodecTrainConfig(Section):
 
     model: SpectralCodecConfig = SpectralCodecConfig()
     loss: CodecLossConfig = CodecLossConfig()
+    learns: Literal["all", "decoder"] = "all"
+    """With `decoder` latents stay what they are, and everything that was trained on them stays valid."""
     steps: Positive | None = None
     """Optimizer steps in all."""
     seconds: PositiveFloat | None = 3_400.0
@@ -144,6 +148,8 @@ class CodecTrainConfig(Section):
     def _ends(self) -> Self:
         if self.steps is None and self.seconds is None:
             raise ValueError("neither steps nor seconds is set: training would not end")
+        if self.learns == "decoder" and not self.start:
+            raise ValueError("learns is 'decoder' but start names no codec whose encoder is kept")
         if self.crop % self.model.hop or self.crop < 4096:
             raise ValueError(f"crop {self.crop} is no multiple of the model's hop {self.model.hop} of at least 4096")
         return self

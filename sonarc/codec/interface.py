@@ -32,7 +32,11 @@ class Codec(Protocol):
 
     @property
     def sha256(self) -> str:
-        """Hash of configuration and weights; latents are bound to it."""
+        """Hash of configuration and weights."""
+
+    @property
+    def encoder_sha256(self) -> str:
+        """Hash of what latents depend on, and are bound to: configuration, encoder and their standardisation."""
 
     def frames(self, samples: int) -> int:
         """Latent frames T that hold `samples` audio samples, the last one padded."""

@@ -76,19 +76,23 @@ def _convergence(got: Tensor, wanted: Tensor) -> Tensor:
 
 
 def multi_resolution(audio_BAS: Tensor, target_BAS: Tensor, n_fft: int) -> dict[str, Tensor]:
-    """Distances at one resolution: `log_magnitude`, `convergence` and `band_energy`.
+    """Distances at one resolution: `log_magnitude`, `convergence`, `band_energy` and `average_spectrum`.
 
     The first is the least where a bin that cannot be known has its *median*, which is quieter than its mean. The
-    energy of a whole band can be known, and keeps noise as loud as it was.
+    energy of a whole band can be known, and keeps noise as loud as it was. That of a band over a whole batch is ruled
+    by its loudest moments, which are blurred and lose most.
     """
     with torch.no_grad():
         wanted = power_spectrum(target_BAS, n_fft)
     got = power_spectrum(audio_BAS, n_fft)
     bands = _bands(got.shape[-1])
+    got_bands, wanted_bands = got @ bands, wanted @ bands
+    averages = [energy.mean(dim=(0, 1, 2)) for energy in (got_bands, wanted_bands)]
     return {
         "log_magnitude": _log_distance(got, wanted),
         "convergence": _convergence(got, wanted),
-        "band_energy": _log_distance(got @ bands, wanted @ bands),
+        "band_energy": _log_distance(got_bands, wanted_bands),
+        "average_spectrum": _log_distance(*averages),
     }
 
 

@@ -18,6 +18,9 @@ from sonarc.contracts.errors import ConfigError, ModelInputError
 class OobleckCodec(nn.Module):
     """Time-domain convolutional autoencoder; encodes to the posterior's mean, unscaled as published."""
 
+    DECODER = "vae.decoder."
+    """How the names of the decoder's tensors begin."""
+
     def __init__(self, config: OobleckCodecConfig) -> None:
         super().__init__()
         try:
@@ -59,6 +62,12 @@ class OobleckCodec(nn.Module):
         from sonarc.codec.package import codec_sha256
 
         return codec_sha256(self)
+
+    @property
+    def encoder_sha256(self) -> str:
+        from sonarc.codec.package import encoder_sha256
+
+        return encoder_sha256(self)
 
     def frames(self, samples: int) -> int:
         return -(-samples // self.hop)

@@ -25,17 +25,27 @@ from sonarc.contracts.hashing import canonical_json, sha256_bytes
 _CONFIG: TypeAdapter[SpectralCodecConfig | OobleckCodecConfig] = TypeAdapter(SpectralCodecConfig | OobleckCodecConfig)
 
 
-def _stored(codec: SpectralCodec | OobleckCodec) -> tuple[bytes, bytes]:
-    """The bytes of `config.json` and `model.safetensors`."""
+def _stored(codec: SpectralCodec | OobleckCodec, without: tuple[str, ...] = ()) -> tuple[bytes, bytes]:
+    """The bytes of `config.json` and `model.safetensors`; without the tensors whose names begin so."""
     config = canonical_json(codec.config.model_dump(mode="json")) + "\n"
     dtype = torch.float16 if isinstance(codec, SpectralCodec) else None
-    tensors = {name: tensor.detach().to(dtype).contiguous() for name, tensor in codec.state_dict().items()}
+    tensors = {
+        name: tensor.detach().to(dtype).contiguous()
+        for name, tensor in codec.state_dict().items()
+        if not name.startswith(without)
+    }
     return config.encode(), safetensors.torch.save(tensors)
 
 
 def codec_sha256(codec: SpectralCodec | OobleckCodec) -> str:
     """Hash of a codec's configuration and of its weights as stored."""
     config, weights = _stored(codec)
+    return sha256_bytes(config + weights)
+
+
+def encoder_sha256(codec: SpectralCodec | OobleckCodec) -> str:
+    """Hash of a codec's configuration and of the stored weights that its latents depend on: all but the decoder's."""
+    config, weights = _stored(codec, without=(codec.DECODER,))
     return sha256_bytes(config + weights)
 
 

@@ -141,6 +141,8 @@ class SpectralCodec(nn.Module):
     """Stereo audio to latents and back; see `sonarc.codec.interface.Codec`."""
 
     channels = 2
+    DECODER = "decoder."
+    """How the names of the decoder's tensors begin."""
 
     def __init__(self, config: SpectralCodecConfig) -> None:
         super().__init__()
@@ -172,6 +174,12 @@ class SpectralCodec(nn.Module):
         from sonarc.codec.package import codec_sha256
 
         return codec_sha256(self)
+
+    @property
+    def encoder_sha256(self) -> str:
+        from sonarc.codec.package import encoder_sha256
+
+        return encoder_sha256(self)
 
     def frames(self, samples: int) -> int:
         return -(-samples // self.hop)

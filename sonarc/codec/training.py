@@ -110,8 +110,11 @@ def codec_loss(
     generator = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 64 + part)
     target = codec.spectrum(audio_BAS)
     with torch.autocast("cpu", torch.bfloat16):
-        mean, log_var = codec.encoder(target)
-        latent = mean + (0.5 * log_var).exp() * torch.randn(mean.shape, generator=generator)
+        with torch.set_grad_enabled(config.learns == "all"):
+            mean, log_var = codec.encoder(target)
+        latent = mean
+        if config.learns == "all":  # a decoder alone learns from what it will be given, the posterior's mean
+            latent = mean + (0.5 * log_var).exp() * torch.randn(mean.shape, generator=generator)
         spectrum = codec.decoder(latent)
     audio = codec.synthesize(spectrum)
     # One resolution on left and right, another on mid and side: the cost of one on all four.
@@ -131,10 +134,16 @@ def codec_loss(
     return total, {"loss": float(total.detach()), **{name: float(term.detach()) for name, term in terms.items()}}
 
 
-def _groups(codec: SpectralCodec, linear_share: float) -> list[dict[str, Any]]:
+def _learners(codec: SpectralCodec, config: CodecTrainConfig) -> dict[str, torch.nn.Parameter]:
+    """The parameters that learn, by name."""
+    among = codec.DECODER if config.learns == "decoder" else ""
+    return {name: parameter for name, parameter in codec.named_parameters() if name.startswith(among)}
+
+
+def _groups(learners: dict[str, torch.nn.Parameter], linear_share: float) -> list[dict[str, Any]]:
     """Parameters by their share of the learning rate."""
-    blocks = [p for name, p in codec.named_parameters() if "blocks" in name]
-    linear = [p for name, p in codec.named_parameters() if "blocks" not in name]
+    blocks = [p for name, p in learners.items() if "blocks" in name]
+    linear = [p for name, p in learners.items() if "blocks" not in name]
     return [{"params": blocks, "share": 1.0}, {"params": linear, "share": linear_share}]
 
 
@@ -150,8 +159,9 @@ class _Run:
         self.config, self.folder = config, folder
         torch.manual_seed(config.seed)
         self.codec = SpectralCodec(config.model)
+        self.learners = _learners(self.codec, config)
         self.optimizer = torch.optim.AdamW(
-            _groups(self.codec, config.linear_share),
+            _groups(self.learners, config.linear_share),
             lr=config.lr,
             betas=config.betas,
             weight_decay=config.weight_decay,
@@ -174,7 +184,7 @@ class _Run:
         Each thread takes a slice of the batch through the whole model on its own. Threads inside single
         operations would meet thousands of times a step, and wait whenever another process holds a core.
         """
-        parameters = list(self.codec.parameters())
+        parameters = list(self.learners.values())
 
         def part(index: int, audio: Tensor) -> tuple[tuple[Tensor, ...], dict[str, float]]:
             torch.set_num_threads(1)
@@ -192,7 +202,7 @@ class _Run:
         """Write the state; `train.json` comes last and names the step's file, so a stop in between does no harm."""
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"model.{name}": tensor.contiguous() for name, tensor in self.codec.state_dict().items()}
-        for name, parameter in self.codec.named_parameters():
+        for name, parameter in self.learners.items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"{key}.{name}"] = value
         file = self.folder / f"state-{self.step}.safetensors"
@@ -225,7 +235,7 @@ class _Run:
             )
         tensors = load_file(self.folder / facts["file"])
         self.codec.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        for name, parameter in self.codec.named_parameters():
+        for name, parameter in self.learners.items():
             self.optimizer.state[parameter] = {
                 key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
             }
@@ -283,7 +293,7 @@ def train_codec(
                 f"The codec's loss became {terms['loss']} at step {run.step}.",
                 "Go on from the saved state with a lower learning rate.",
             )
-        norm = torch.nn.utils.clip_grad_norm_(run.codec.parameters(), config.grad_clip)
+        norm = torch.nn.utils.clip_grad_norm_(run.learners.values(), config.grad_clip)
         run.optimizer.step()
         now = time.monotonic()
         run.step, run.seconds, clock = run.step + 1, run.seconds + now - clock, now
@@ -293,7 +303,8 @@ def train_codec(
             run.save()
             saved = now
     run.save()
-    calibrate(run.codec, clips, config)
+    if config.learns == "all":
+        calibrate(run.codec, clips, config)
     return TrainedCodec(run.codec.eval(), run.step, run.seconds)
 
 

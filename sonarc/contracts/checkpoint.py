@@ -35,7 +35,7 @@ class CheckpointManifest(BaseModel):
     files: dict[str, str]
     """Relative path → sha256, of every other file of the folder."""
     lineage: dict[str, str] = {}
-    """base_uri, base_sha256, codec_sha256, dataset_sha256… as far as they apply."""
+    """base_uri, base_sha256, encoder_sha256, dataset_sha256… as far as they apply."""
 
     def sha256(self) -> str:
         """The checkpoint's hash: it covers every file."""

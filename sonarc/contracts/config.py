@@ -7,9 +7,10 @@ The defaults are the preset `laptop` without its warm-up; `sonarc.contracts.pres
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sonarc.contracts.errors import ConfigError
 from sonarc.contracts.hashing import sha256_json
@@ -41,15 +42,60 @@ class AudioConfig(Section):
         return self.samples / self.sample_rate
 
 
+Layout = Literal["auto", "audiocaps", "clotho", "fsd50k", "wavcaps", "musiccaps", "song_describer"]
+SUBSETS: dict[str, tuple[str, ...]] = {
+    "audiocaps": ("train", "val", "test"),
+    "clotho": ("development", "validation", "evaluation"),
+    "fsd50k": ("dev", "eval"),
+    "wavcaps": ("FreeSound", "AudioSet_SL", "BBC_Sound_Effects", "SoundBible"),
+    "song_describer": ("valid",),
+}
+"""Parts of the published datasets, by their own names."""
+
+
+class ColumnsConfig(Section):
+    """What the columns of a table are called. A column that is not there is not stated."""
+
+    path: str = "path"
+    """File, relative to the audio's folder, or an HTTPS address; needed."""
+    captions: tuple[str, ...] = ("captions",)
+    """Columns with captions, at least one there; a cell holds a text, or a list (in text: JSON)."""
+    concept: str = "concept"
+    """Facts behind the captions: a structure, or JSON."""
+    group: str = "group"
+    source: str = "source"
+    author: str = "author"
+    licence: str = "licence"
+    url: str = "url"
+
+
 class SourceConfig(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
     """Short name; it enters the index as `source`."""
     uri: str
-    """Folder with audio files and `captions.jsonl`."""
+    """Folder with audio files and `captions.jsonl`, or a table (.csv, .tsv, .jsonl, .parquet) with a row a file."""
     licence: str = ""
     """Licence of clips that state none themselves."""
     weight: PositiveFloat = 1.0
     """How often a clip of this source is drawn, against 1."""
+    layout: Layout = "auto"
+    """How the dataset is laid out: as a folder or table of ours, or as that dataset is published."""
+    subset: tuple[str, ...] = ()
+    """Parts of a published dataset to take, by its own names (AudioCaps: train, val, test; Clotho: development,
+    validation, evaluation; FSD50K: dev, eval; WavCaps: FreeSound, AudioSet_SL, BBC_Sound_Effects, SoundBible; Song
+    Describer: valid); none: all."""
+    audio: str = ""
+    """Folder that a table's paths are relative to; empty: the table's own."""
+    columns: ColumnsConfig = ColumnsConfig()
+    """What a table's columns are called."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.subset and self.layout not in SUBSETS:
+            raise ValueError(f"subset {self.subset} is given, but the layout {self.layout!r} has no subsets")
+        if unknown := set(self.subset) - set(SUBSETS.get(self.layout, ())):
+            raise ValueError(f"subset {sorted(unknown)} of {self.layout}; it has {', '.join(SUBSETS[self.layout])}")
+        return self
 
 
 class DemoConfig(Section):
@@ -63,6 +109,26 @@ class DemoConfig(Section):
     """At most so many recorded files."""
     damaged: Annotated[int, Field(ge=0, le=5)] = 5
     """Damaged files planted among the inputs, to be found in quarantine."""
+
+
+class FetchConfig(Section):
+    """How files at HTTPS addresses are fetched. Only public addresses are connected to."""
+
+    seconds: PositiveFloat = 60.0
+    """A file that takes longer is refused."""
+    max_bytes: Positive = 200_000_000
+    """A larger file is refused."""
+    redirects: Annotated[int, Field(ge=0, le=20)] = 5
+    """Redirects followed, each guarded alike."""
+    allow: tuple[str, ...] = ()
+    """Addresses or networks that may be connected to though they are not public, such as 10.2.0.0/16."""
+
+    @field_validator("allow")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)
+        return value
 
 
 class DataConfig(Section):
@@ -87,6 +153,7 @@ class DataConfig(Section):
     """Share of groups in the validation split; the rest is test."""
     shard_clips: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Clips a shard."""
+    fetch: FetchConfig = FetchConfig()
 
     @model_validator(mode="after")
     def _fractions(self) -> Self:

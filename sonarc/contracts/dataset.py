@@ -74,6 +74,8 @@ class Reason(StrEnum):
     BAD_CAPTION = "bad_caption"
     MISSING = "missing_file"
     UNSAFE_PATH = "unsafe_path"
+    BLOCKED = "blocked_address"
+    UNREACHABLE = "unreachable"
 
 
 class Shard(BaseModel):
@@ -163,7 +165,7 @@ class LatentShard(BaseModel):
 
 
 class LatentsManifest(BaseModel):
-    """`latents.json`: latents bound to the dataset and the codec that made them."""
+    """`latents.json`: latents bound to the dataset and to the half of the codec that made them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -172,7 +174,8 @@ class LatentsManifest(BaseModel):
     dataset_sha256: str
     codec: str
     """The codec's configured location."""
-    codec_sha256: str
+    encoder_sha256: str
+    """The codec's encoder: another decoder for the same latents leaves them, and what learnt from them, valid."""
     channels: int
     frames: int
     """Latent frames of a padded clip."""

@@ -38,7 +38,9 @@ from sonarc.contracts.dataset import (
 from sonarc.contracts.errors import DataError, SourceError, StoreError
 from sonarc.contracts.hashing import canonical_json, sha256_bytes, sha256_json, sha256_path
 from sonarc.data.shards import ShardWriter
-from sonarc.data.source import Refusal, SourceFile
+from sonarc.data.sources import Refusal, SourceFile
+from sonarc.data.sources.fetch import fetch
+from sonarc.data.sources.listing import HTTPS
 
 STEREO_DB = -40.0
 """A clip counts as true stereo when its side energy is above this share of its energy, dB."""
@@ -83,8 +85,11 @@ def read_file(file: SourceFile, config: DataConfig) -> bytes:
     """The bytes of a source's file.
 
     Raises:
-        Refused: it is missing, unreadable, or larger than the largest file that could be accepted.
+        Refused: it is missing, unreadable, or larger than the largest file that could be accepted; or its address is
+            not public, or does not answer.
     """
+    if file.uri.startswith(HTTPS):
+        return fetch(file.uri, config.fetch)
     limit = 8 * config.max_source_samples + (1 << 20)  # float64 samples and a header
     try:
         fs, path = store.filesystem(file.uri)
@@ -270,7 +275,7 @@ def finish_dataset(
 
 def config_sha256(audio: AudioConfig, config: DataConfig) -> str:
     """Hash of the settings that shape a dataset; where its sources lie is not one of them."""
-    data = config.model_dump(mode="json", exclude={"sources": {"__all__": {"uri"}}})
+    data = config.model_dump(mode="json", exclude={"sources": {"__all__": {"uri", "audio"}}, "fetch": True})
     return sha256_json({"audio": audio.model_dump(mode="json"), "data": data})
 
 

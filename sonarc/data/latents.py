@@ -96,17 +96,17 @@ def _npy(latent_CT: NDArray[np.float16]) -> bytes:
     return buffer.getvalue()
 
 
-def load_latents(latents_uri: str, dataset_uri: str, split: Split, *, codec_sha256: str | None = None) -> LatentSet:
+def load_latents(latents_uri: str, dataset_uri: str, split: Split, *, encoder_sha256: str | None = None) -> LatentSet:
     """The latents of one split with what the index says of their clips.
 
     Args:
-        codec_sha256: the codec that must have made them, if the caller has one.
+        encoder_sha256: the codec's encoder that must have made them, if the caller has one.
 
     Raises:
         DataError: latents of another dataset or codec, damaged, or without one of the split's clips.
     """
     manifest = read_latents(latents_uri)
-    check_bound(manifest, latents_uri, read_dataset(dataset_uri).sha256(), codec_sha256)
+    check_bound(manifest, latents_uri, read_dataset(dataset_uri).sha256(), encoder_sha256)
     index = read_index(dataset_uri, split)
     rows = index.to_pylist()
     position = {row["key"]: n for n, row in enumerate(rows)}
@@ -138,8 +138,8 @@ def load_latents(latents_uri: str, dataset_uri: str, split: Split, *, codec_sha2
     )
 
 
-def check_bound(manifest: LatentsManifest, uri: str, dataset_sha256: str, codec_sha256: str | None = None) -> None:
-    """Latents are only good for the dataset and the codec that made them.
+def check_bound(manifest: LatentsManifest, uri: str, dataset_sha256: str, encoder_sha256: str | None = None) -> None:
+    """Latents are only good for the dataset and the encoder that made them.
 
     Raises:
         DataError: they belong to another.
@@ -149,8 +149,9 @@ def check_bound(manifest: LatentsManifest, uri: str, dataset_sha256: str, codec_
             f"The latents at {uri} belong to the dataset {manifest.dataset_sha256[:12]}…, not {dataset_sha256[:12]}….",
             _AGAIN,
         )
-    if codec_sha256 is not None and manifest.codec_sha256 != codec_sha256:
+    if encoder_sha256 is not None and manifest.encoder_sha256 != encoder_sha256:
         raise DataError(
-            f"The latents at {uri} were made by the codec {manifest.codec_sha256[:12]}…, not {codec_sha256[:12]}….",
+            f"The latents at {uri} were made by the encoder {manifest.encoder_sha256[:12]}…, "
+            f"not {encoder_sha256[:12]}….",
             _AGAIN,
         )

@@ -90,7 +90,7 @@ def _write(out: str, model: PublishedModel, found: PublishedWeights, tensors: di
         model=found.dit,
         config=written,
         config_sha256=sha256_json(written),
-        lineage={"codec_sha256": codec.sha256},
+        lineage={"encoder_sha256": codec.encoder_sha256},
     )
     return Imported(uri, codec_uri, kind, len(tensors), sum(tensor.numel() for tensor in tensors.values()))
 

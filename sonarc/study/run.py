@@ -232,7 +232,9 @@ class Study:
         yield self.result()
 
     def _rebuilt(self, tasks: Tasks) -> list[Audio]:
-        latents = load_latents(self.made.latents_uri, self.made.dataset_uri, "test", codec_sha256=self.codec.sha256)
+        latents = load_latents(
+            self.made.latents_uri, self.made.dataset_uri, "test", encoder_sha256=self.codec.encoder_sha256
+        )
         at = {key: n for n, key in enumerate(latents.keys)}
         rows = [at[key] for key in tasks.keys]
         z_NCT = torch.from_numpy(latents.latents_NCT[rows])

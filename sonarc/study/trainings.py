@@ -77,7 +77,7 @@ class Trainings:
         manifest = read_latents(self.latents_uri)
         return {
             "dataset_sha256": manifest.dataset_sha256,
-            "codec_sha256": manifest.codec_sha256,
+            "encoder_sha256": manifest.encoder_sha256,
             "latents_sha256": self.latents_sha256,
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sonarc.contracts import store
 from sonarc.contracts.dataset import read_dataset, read_latents
-from sonarc.contracts.errors import TrackingError
+from sonarc.contracts.errors import CheckpointError, TrackingError
 from sonarc.contracts.package import PackageLineage, read_package
 from sonarc.contracts.result import Artifact
 from sonarc.contracts.scores import read_scores
@@ -57,7 +57,8 @@ def run_promote(context: StageContext) -> Outcome:
     tracking = context.request.tracking
     if tracking is None:
         raise TrackingError("Promotion needs a model registry, and no tracking is configured.", "Set a tracking URI.")
-    from sonarc.text.load import load_text_encoder  # torch, which the gate does without
+    from sonarc.codec.package import load_codec  # torch, which the gate does without
+    from sonarc.text.load import load_text_encoder
 
     config = context.config
     registry = Registry(tracking.uri, context.request.store)
@@ -65,12 +66,19 @@ def run_promote(context: StageContext) -> Outcome:
     base_checkpoint = context.input("pretrain", "base")
     dataset = context.input("ingest", "dataset")
     generator_checkpoint = context.input("posttrain", "generator")
-    encoder = load_text_encoder(config.text)
+    encoder, codec = load_text_encoder(config.text), load_codec(config.codec.uri)
+    made_by = read_latents(context.input("encode", "latents").uri).encoder_sha256
+    if codec.encoder_sha256 != made_by:
+        raise CheckpointError(
+            f"The codec {config.codec.uri!r} has the encoder {codec.encoder_sha256[:16]}, the model was trained on "
+            f"latents of {made_by[:16]}.",
+            "Put back the codec the latents were made with, or one that shares its encoder.",
+        )
     lineage = PackageLineage(
         base_uri=base_checkpoint.uri,
         base_sha256=base_checkpoint.sha256,
         generator_sha256="",
-        codec_sha256=read_latents(context.input("encode", "latents").uri).codec_sha256,
+        codec_sha256=codec.sha256,
         dataset_sha256=dataset.sha256,
         dataset_version=read_dataset(dataset.uri).version,
         text_encoder=f"{encoder.name}:{encoder.sha256}",

@@ -42,6 +42,14 @@ def test_the_hash_covers_weights_and_configuration() -> None:
     assert codec.sha256 != other.sha256
 
 
+def test_another_decoder_leaves_the_encoders_hash() -> None:
+    codec, other = tiny_codec(), tiny_codec()
+    other.decoder.head.bias.data += 1.0
+    assert codec.encoder_sha256 == other.encoder_sha256
+    other.latent_std.fill_(3.0)
+    assert codec.encoder_sha256 != other.encoder_sha256
+
+
 def _drop(tensors: dict[str, Tensor]) -> None:
     del tensors["encoder.embed.weight"]
 

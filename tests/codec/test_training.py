@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from sonarc.codec.config import CodecTrainConfig
-from sonarc.codec.package import save_codec
+from sonarc.codec.package import load_codec, save_codec
 from sonarc.codec.training import Sources, StepReport, draw_batch, train_codec
 from sonarc.contracts.errors import CheckpointError, DataError
 from tests.codec.test_spectral import TINY
@@ -127,3 +128,23 @@ def test_a_codec_of_another_shape_is_no_start(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"start": "codec-v2"})
     with pytest.raises(CheckpointError, match="another shape"):
         train_codec(tones(), config, tmp_path)
+
+
+def test_a_decoder_alone_learns_and_latents_stay_what_they_are(tmp_path: Path) -> None:
+    first = train_codec(tones(), CONFIG, tmp_path / "a").codec
+    start = (tmp_path / "codec").as_uri()
+    save_codec(first, start)
+    config = CONFIG.model_copy(update={"start": start, "learns": "decoder"})
+
+    better = train_codec(tones(), config, tmp_path / "b").codec
+
+    stored = load_codec(start)
+    assert better.encoder_sha256 == stored.encoder_sha256
+    assert better.sha256 != stored.sha256
+    audio = torch.from_numpy(tones()).float() / 32_768
+    assert torch.equal(better.encode(audio), stored.encode(audio))
+
+
+def test_a_decoder_alone_needs_a_start() -> None:
+    with pytest.raises(ValidationError, match="names no codec whose encoder is kept"):
+        CodecTrainConfig(learns="decoder")

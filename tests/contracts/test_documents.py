@@ -61,7 +61,7 @@ def latents(**changes: Any) -> LatentsManifest:
         "dataset_uri": "file:///d",
         "dataset_sha256": "d",
         "codec": "codec-v2",
-        "codec_sha256": "c",
+        "encoder_sha256": "c",
         "channels": 64,
         "frames": 64,
         "hop": 1_024,
@@ -98,7 +98,7 @@ def test_a_dataset_hash_covers_every_shard() -> None:
 
 def test_latents_are_the_same_wherever_they_lie() -> None:
     assert latents(dataset_uri="s3://b/d", codec="s3://b/codec").sha256() == latents().sha256()
-    assert latents(codec_sha256="other").sha256() != latents().sha256()
+    assert latents(encoder_sha256="other").sha256() != latents().sha256()
     assert latents(dataset_sha256="other").sha256() != latents().sha256()
 
 

@@ -13,7 +13,7 @@ from sonarc.audio import Refused
 from sonarc.contracts.config import AudioConfig, DataConfig, SourceConfig
 from sonarc.contracts.dataset import DatasetManifest
 from sonarc.data.ingest import finish_dataset, make_clips, plan_shards, read_file, without_duplicates, write_shard
-from sonarc.data.source import Refusal, read_source
+from sonarc.data.sources import Refusal, read_source
 
 AUDIO = AudioConfig(samples=16_384)
 DATA = DataConfig(shard_clips=3)

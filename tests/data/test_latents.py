@@ -36,7 +36,7 @@ def encoded(source: SourceConfig, make_dataset: Make, tmp_path: Path) -> tuple[s
         dataset_uri=dataset,
         dataset_sha256=manifest.sha256(),
         codec="codec-v2",
-        codec_sha256="c" * 64,
+        encoder_sha256="c" * 64,
         channels=CHANNELS,
         frames=FRAMES,
         hop=HOP,
@@ -49,7 +49,7 @@ def encoded(source: SourceConfig, make_dataset: Make, tmp_path: Path) -> tuple[s
 def test_latents_come_back_with_what_the_index_says(encoded: tuple[str, str, dict[str, np.ndarray]]) -> None:
     latents, dataset, values = encoded
     for split in ("train", "test"):
-        found = load_latents(latents, dataset, split, codec_sha256="c" * 64)
+        found = load_latents(latents, dataset, split, encoder_sha256="c" * 64)
         rows = read_index(dataset, split).to_pylist()
         assert found.keys == [row["key"] for row in rows]
         assert len(found) == len(rows) > 0
@@ -75,8 +75,8 @@ def test_latents_of_another_dataset_or_codec_are_refused(
     encoded: tuple[str, str, dict[str, np.ndarray]], source: SourceConfig, make_dataset: Make, tmp_path: Path
 ) -> None:
     latents, dataset, _ = encoded
-    with pytest.raises(DataError, match="made by the codec"):
-        load_latents(latents, dataset, "train", codec_sha256="d" * 64)
+    with pytest.raises(DataError, match="made by the encoder"):
+        load_latents(latents, dataset, "train", encoder_sha256="d" * 64)
     rows = Path(source.uri, "captions.jsonl").read_text().splitlines()
     Path(source.uri, "captions.jsonl").write_text("\n".join(rows[:-3]))
     make_dataset(source, tmp_path / "other")

@@ -33,7 +33,7 @@ SCIENCE = (
 
 PACKING = {
     "sonarc/tracking/packages.py": {"sonarc.codec.package.load_codec", "sonarc.codec.package.save_codec"},
-    "sonarc/tracking/stages.py": {"sonarc.text.load.load_text_encoder"},
+    "sonarc/tracking/stages.py": {"sonarc.codec.package.load_codec", "sonarc.text.load.load_text_encoder"},
 }
 """A package holds the codec and the text encoder's hash: what tracking asks science for when it packs."""
 

@@ -215,9 +215,14 @@ def test_latents_are_those_of_the_codec_and_bound_to_it(config: SonarcConfig, co
     loaded = load_codec(codec)
     manifest = read_latents(latents.uri)
     assert latents.sha256 == manifest.sha256()
-    assert (manifest.codec_sha256, manifest.hop, manifest.channels, manifest.frames) == (loaded.sha256, 1024, 8, 64)
+    assert (manifest.encoder_sha256, manifest.hop, manifest.channels, manifest.frames) == (
+        loaded.encoder_sha256,
+        1024,
+        8,
+        64,
+    )
     assert result.counts["clips"] == read_dataset(dataset.uri).clips
-    found = load_latents(latents.uri, dataset.uri, "train", codec_sha256=loaded.sha256)
+    found = load_latents(latents.uri, dataset.uri, "train", encoder_sha256=loaded.encoder_sha256)
     for n, clip in zip(range(3), read_clips(dataset.uri, "train"), strict=False):
         assert found.keys[n] == clip.key
         expected = loaded.encode(torch.from_numpy(clip.audio_AS)[None])[0].numpy()

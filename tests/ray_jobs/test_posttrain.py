@@ -84,7 +84,7 @@ def test_a_checkpoint_holds_both_networks_both_optimizers_and_where_they_came_fr
     base = store.read_json(store.join(upstream["pretrain"], "result.json"))["outputs"]["base"]
     assert found.manifest.lineage["base_uri"] == base["uri"]
     assert found.manifest.lineage["base_sha256"] == base["sha256"]
-    assert found.manifest.lineage["codec_sha256"] == "1" * 64
+    assert found.manifest.lineage["encoder_sha256"] == "1" * 64
     before, _ = load_dit(base["uri"])
     after, _ = load_dit(generator.uri)
     assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))

@@ -43,7 +43,7 @@ class Pipeline:
         self.config = models.config.model_copy(update={"gate": GATE})
         self.ref = runs.open_parent(tracking_uri, "tests", "run", {}, {}) if tracking_uri else None
         dataset = self._dataset()
-        latents = self._latents(dataset, models.codec_sha256)
+        latents = self._latents(dataset, models.encoder_sha256)
         generator = Artifact(uri=models.generator[0], sha256=models.generator[1])
         scores_uri = store.join(self.store, f"scores-{seed}.json")
         silent_score = Score(metric="silent_fraction", model="generator", steps=4, value=silent, n=8)
@@ -72,10 +72,10 @@ class Pipeline:
         write_dataset(uri, manifest)
         return Artifact(uri=uri, sha256=manifest.sha256())
 
-    def _latents(self, dataset: Artifact, codec_sha256: str) -> Artifact:
+    def _latents(self, dataset: Artifact, encoder_sha256: str) -> Artifact:
         uri = store.join(self.store, "latents")
         manifest = LatentsManifest(
-            dataset_uri=dataset.uri, dataset_sha256=dataset.sha256, codec="c", codec_sha256=codec_sha256,
+            dataset_uri=dataset.uri, dataset_sha256=dataset.sha256, codec="c", encoder_sha256=encoder_sha256,
             channels=64, frames=32, hop=1024, shards=(),
         )  # fmt: skip
         write_latents(uri, manifest)

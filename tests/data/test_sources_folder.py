@@ -14,7 +14,8 @@ from sounds import file_of, tone
 from sonarc.contracts.config import SourceConfig
 from sonarc.contracts.dataset import Reason
 from sonarc.contracts.errors import SourceError
-from sonarc.data.source import MAX_LINE, fingerprint, read_source
+from sonarc.data.sources import fingerprint, read_source
+from sonarc.data.sources.lines import MAX_LINE
 
 SOUND = file_of(tone(0.1))
 
@@ -147,7 +148,7 @@ def test_the_fingerprint_follows_content_and_needs_neither_torch_nor_ray(folder:
     assert fingerprint([source(folder)]) == before
     (folder / "a.wav").write_bytes(SOUND + b"\0")
     assert fingerprint([source(folder)]) != before
-    check = "import sys, sonarc.data.source; print(sorted({'torch', 'ray', 'kfp', 'mlflow'} & set(sys.modules)))"
+    check = "import sys, sonarc.data.sources; print(sorted({'torch', 'ray', 'kfp', 'mlflow'} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
 
