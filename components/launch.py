@@ -128,20 +128,35 @@ def _perform(request: StageRequest, ray_address: str) -> StageRecord:
 
 def _with_outside(request: StageRequest) -> StageRequest:
     """Let what lies outside the store enter the key: it may have changed since the last run under the same name."""
-    config, outside, champion = request.config, [], ""
+    config, outside, champion, parent = request.config, [], "", ""
     if request.stage == "sources" and config.data.sources:
         from sonarc.data.sources import fingerprint
 
         outside.append(fingerprint(config.data.sources))
-    if request.stage == "encode":
+    if request.stage in ("encode", "tune", "evaluate"):  # a decoder of one's own may change while latents stay
         outside += _weights(config.codec.uri)
     if request.stage in ("tune", "evaluate"):
         outside += _weights(config.evaluate.clap)
     if request.stage == "evaluate":
         champion, sha256 = _champion(request)
         outside += [sha256] if champion else []
+    if request.stage == "ingest":
+        parent, sha256 = _parent(request)
+        outside += [sha256] if parent else []
     combined = sha256_json(outside) if outside else ""
-    return request.model_copy(update={"fingerprint": combined, "champion": champion})
+    return request.model_copy(update={"fingerprint": combined, "champion": champion, "parent": parent})
+
+
+def _parent(request: StageRequest) -> tuple[str, str]:
+    """URI and hash of the dataset that is to grow; empty for the first with these settings."""
+    from sonarc.contracts.dataset import read_dataset, settings_sha256
+    from sonarc.data.growth import Latest, places
+
+    latest = Latest.read(places(request.store, settings_sha256(request.config.audio, request.config.data))[0])
+    if latest is None:
+        return "", ""
+    parent = latest.parent_of(request.input_results()["sources"].outputs["sources"].sha256)
+    return (parent, read_dataset(parent).sha256()) if parent else ("", "")
 
 
 def _weights(location: str) -> list[str]:

@@ -48,6 +48,14 @@ Overrides = Annotated[
     typer.Option("--set", "-s", help="Dotted override, as `arc.steps=200`; repeat for more.", metavar="KEY=VALUE"),
 ]
 Runs = Annotated[Path, typer.Option(help="Folder of run folders, `latest` and `serve.json`.")]
+Store = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        envvar="SONARC_STORE",
+        help="Where datasets, checkpoints and packages are kept: a folder, s3://bucket/prefix; none: the user's cache.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No bars: one line at the start and end of a stage.")]
 
 
@@ -67,14 +75,14 @@ def explained() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from error
 
 
-def _run(preset: str, overrides: list[str] | None, runs: Path, quiet: bool, until: str) -> None:
+def _run(preset: str, overrides: list[str] | None, runs: Path, quiet: bool, until: str, place: str = "") -> None:
     with explained():
         from pipelines.local import Places, run_pipeline
         from sonarc.contracts.presets import load
         from sonarc.report.terminal import print_summary
 
         config = load(preset, overrides or ())
-        outcome = run_pipeline(config, Places.default(runs), until=until, quiet=quiet)
+        outcome = run_pipeline(config, Places.default(runs, place), until=until, quiet=quiet)
         print_summary(outcome.summary)
         endpoint, port = outcome.summary.endpoint, config.serve.port
         if endpoint and not endpoint.endswith(f":{port}"):
@@ -91,20 +99,25 @@ def run(
     runs: Runs = Path("runs"),
     quiet: Quiet = False,
     until: Annotated[str, typer.Option(help=f"Last stage to run: {', '.join(STAGES)}.")] = "smoke",
+    place: Store = "",
 ) -> None:
     """Run the whole pipeline on this machine; finished stages are taken from the cache.
 
     Leaves `runs/latest/` with summary.json, report.html and samples/, and a live endpoint in `runs/serve.json`.
     Safe to repeat and to interrupt: what was trained so far is kept and gone on with.
     """
-    _run(preset, overrides, runs, quiet, until)
+    _run(preset, overrides, runs, quiet, until, place)
 
 
 def _stage_command(stage: str, summary: str) -> Callable[..., None]:
     def command(
-        preset: Preset = "laptop", overrides: Overrides = None, runs: Runs = Path("runs"), quiet: Quiet = False
+        preset: Preset = "laptop",
+        overrides: Overrides = None,
+        runs: Runs = Path("runs"),
+        quiet: Quiet = False,
+        place: Store = "",
     ) -> None:
-        _run(preset, overrides, runs, quiet, stage)
+        _run(preset, overrides, runs, quiet, stage, place)
 
     command.__doc__ = f"{summary}\n\nStages before it are run first, unless they are in the cache."
     return command

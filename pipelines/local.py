@@ -49,10 +49,11 @@ class Places:
     tracking: str
 
     @classmethod
-    def default(cls, runs: Path = Path("runs")) -> Places:
-        """Runs in the working directory; the store and MLflow's database in the user's cache folder."""
+    def default(cls, runs: Path = Path("runs"), place: str = "") -> Places:
+        """Runs in the working directory; MLflow's database, and the store unless `place` names one, in the user's
+        cache folder."""
         database = store.cache_root() / "mlflow" / "mlflow.db"
-        return cls(runs.resolve(), store.default_store(), f"sqlite:///{database}")
+        return cls(runs.resolve(), store.as_uri(place) if place else store.default_store(), f"sqlite:///{database}")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,12 @@
-"""Encode: the latents of every clip, one tar beside each dataset shard, on Ray actors that load the codec once."""
+"""Encode: the latents of every clip, one tar beside each dataset shard, on Ray actors that load the codec once.
+
+The latents of a shard are kept under the hashes of the shard and the encoder, so that a dataset that has grown costs
+what is new in it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,10 +27,13 @@ from sonarc.contracts.dataset import (
     read_dataset,
     write_latents,
 )
-from sonarc.contracts.errors import DataError
+from sonarc.contracts.errors import DataError, StoreError
+from sonarc.contracts.hashing import sha256_json
 from sonarc.contracts.result import Artifact
 from sonarc.data.latents import write_latent_shard
 from sonarc.data.reader import read_index, read_shard
+
+NOTE = "encoded.json"
 
 
 @dataclass(frozen=True)
@@ -86,8 +93,8 @@ class Encoder:
         self._codec = codec.to(self._device)
         return Bond(codec.encoder_sha256, codec.latent_channels, codec.frames(manifest.samples), codec.hop)
 
-    def encode(self, shard: Shard, rows: list[dict[str, Any]]) -> Encoded:
-        """Encode the clips of one shard and write their latents."""
+    def encode(self, shard: Shard, rows: list[dict[str, Any]], kept: str) -> Encoded:
+        """Encode the clips of one shard and write their latents; keep them at the folder `kept`, too."""
         import torch
 
         clips = list(read_shard(self._dataset_uri, self._manifest, shard, rows))
@@ -107,7 +114,29 @@ class Encoder:
                 Path(scratch),
             )
         wide = latents_NCT.astype(np.float64)
-        return Encoded(written, wide.size, float(wide.sum()), float(np.square(wide).sum()))
+        encoded = Encoded(written, wide.size, float(wide.sum()), float(np.square(wide).sum()))
+        store.copy(store.join(self._latents_uri, shard.name), store.join(kept, shard.name))
+        store.write_json(store.join(kept, NOTE), {**asdict(encoded), "shard": written.model_dump(mode="json")})
+        return encoded
+
+
+def kept_at(store_uri: str, bond: Bond, shard: Shard) -> str:
+    """Where the latents of a shard are kept, by what they depend on."""
+    name = sha256_json({**asdict(bond), "shard": shard.sha256})
+    return store.join(store_uri, "encoded", name[:32])
+
+
+def take_kept(kept: str, latents_uri: str) -> Encoded | None:
+    """Latents from before, copied into `latents_uri`; None if there are none."""
+    if not store.exists(store.join(kept, NOTE)):
+        return None
+    told = store.read_json(store.join(kept, NOTE))
+    shard = LatentShard.model_validate(told.pop("shard"))
+    try:
+        store.copy(store.join(kept, shard.name), store.join(latents_uri, shard.name))
+    except StoreError:  # somebody has tidied up
+        return None
+    return Encoded(shard, **told)
 
 
 def run(context: StageContext) -> Outcome:
@@ -128,14 +157,22 @@ def run(context: StageContext) -> Outcome:
     encoded: list[Encoded] = []
     with plain_errors():
         bond: Bond = ray.get([encoder.load.remote() for encoder in encoders])[0]
-        jobs = [(shard, rows[shard.name]) for shard in manifest.shards]
-        done = 0
+        jobs = []
+        for shard in manifest.shards:
+            kept = kept_at(context.request.store, bond, shard)
+            if (found := take_kept(kept, latents)) is None:
+                jobs.append((shard, rows[shard.name], kept))
+            else:
+                encoded.append(found)
+        done = sum(len(result.shard.offsets) for result in encoded)
         for result in ActorPool(encoders).map(lambda encoder, job: encoder.encode.remote(*job), jobs):
             encoded.append(result)
             done += len(result.shard.offsets)
             context.progress(done, manifest.clips, unit="clips")
     for encoder in encoders:
         ray.kill(encoder)
+    encoded_by_name = {result.shard.name: result for result in encoded}
+    encoded = [encoded_by_name[shard.name] for shard in manifest.shards]
 
     described = LatentsManifest(
         dataset_uri=dataset.uri,
@@ -154,7 +191,7 @@ def run(context: StageContext) -> Outcome:
     return Outcome(
         {"latents": Artifact(uri=latents, sha256=described.sha256())},
         metrics={"latent_mean": mean, "latent_std": deviation},
-        counts={"clips": done, "shards": len(encoded)},
+        counts={"clips": done, "shards": len(encoded), "new_shards": len(jobs)},
     )
 
 

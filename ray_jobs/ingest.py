@@ -12,7 +12,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,11 +25,13 @@ from ray_jobs.parallel import parallel_map, plain_errors
 from sonarc.audio import Refused
 from sonarc.contracts import store
 from sonarc.contracts.config import AudioConfig, DataConfig, SourceConfig
-from sonarc.contracts.dataset import DatasetManifest, Reason
+from sonarc.contracts.dataset import DatasetManifest, Reason, settings_sha256
 from sonarc.contracts.hashing import sha256_bytes
 from sonarc.contracts.result import Artifact
+from sonarc.data.growth import Latest, Parent, Stamps, places
 from sonarc.data.ingest import (
     ClipRow,
+    Ingested,
     ShardPlan,
     WrittenShard,
     finish_dataset,
@@ -56,45 +58,87 @@ class Place:
 
 
 def run(context: StageContext) -> Outcome:
-    """Make the dataset of the listed sources."""
+    """Make the dataset of the listed sources, or the next version of the one that the request names as parent."""
     audio, config = context.config.audio, context.config.data
     dataset, parts = store.join(context.folder, "dataset"), store.join(context.folder, "parts")
     for leftover in (dataset, parts):  # of an attempt that was killed: no manifest, so it never counted
         store.remove_folder(leftover)
-    listing = list_sources(store.read_json(context.input("sources", "sources").uri))
-    total = len(listing.files)
-    context.progress(0, total, unit="files", message="decoding")
+    sources = context.input("sources", "sources")
+    listing = list_sources(store.read_json(sources.uri))
+    pointer, kept = places(context.request.store, settings_sha256(audio, config))
+    parent = Parent.read(context.request.parent) if context.request.parent else None
+    latest = Latest(dataset, sources.sha256, context.request.parent)
 
-    accepted: list[tuple[SourceFile, str, list[ClipRow]]] = []
-    refused = list(listing.refused)
-    places: dict[str, Place] = {}
-    outcomes = _ingest_files(listing.files, audio, config, parts, context.config.compute.data_tasks)
-    for done, (number, outcome) in enumerate(outcomes, 1):
-        file = listing.files[number]
-        if outcome["reason"]:
-            refused.append(
-                Refusal(file.source, file.path, Reason(outcome["reason"]), outcome["detail"], outcome["sha256"])
-            )
-        else:
-            rows = [row_from_json(text) for text in outcome["rows"]]
-            accepted.append((file, outcome["sha256"], rows))
-            places |= {row.key: Place(*place) for row, place in zip(rows, outcome["places"], strict=True)}
-        context.progress(done, total, unit="files")
-
-    clips, duplicates = without_duplicates(accepted)
-    plans = plan_shards(clips, config)
+    found = _look(listing.files, parent, Stamps.read(kept), context, parts)
+    refused, inputs = listing.refused + found.refused, found.inputs
+    clips, duplicates = without_duplicates(found.accepted, parent.known() if parent else None)
+    repeated = {(refusal.source, refusal.path) for refusal in duplicates}
+    inputs |= {(f.source, f.path): d for f, d, _ in found.accepted if (f.source, f.path) not in repeated}
+    old_rows = parent.followed(listing.files) if parent else []
+    refused += duplicates
+    if parent and not clips and old_rows == parent.rows and set(refused) == set(parent.quarantine):
+        store.remove_folder(parts)
+        replace(latest, dataset=parent.uri).write(pointer)
+        found.stamps.write(kept)
+        return _outcome(parent.uri, parent.manifest, len(listing.files), [])
+    plans = plan_shards(clips, config, parent.after() if parent else None)
     context.progress(0, len(plans), unit="shards", message="writing shards")
-    written = _write_shards(dataset, parts, plans, places, context)
-    manifest = finish_dataset(dataset, plans, written, refused + duplicates, audio, config)
+    if parent:
+        parent.copy_shards(dataset)
+    written = _write_shards(dataset, parts, plans, found.places, context)
+    made = Ingested(plans, written, refused, inputs, parent.manifest if parent else None, old_rows)
+    manifest = finish_dataset(dataset, made, audio, config)
     store.remove_folder(parts)
-    return Outcome(
-        {"dataset": Artifact(uri=dataset, sha256=manifest.sha256())},
-        metrics={
-            "audio_seconds": manifest.seconds,
-            "stereo_share": sum(row.stereo for row in clips) / len(clips),
-        },
-        counts=_counts(manifest, total),
-    )
+    latest.write(pointer)
+    found.stamps.write(kept)
+    return _outcome(dataset, manifest, len(listing.files), clips)
+
+
+@dataclass
+class _Found:
+    """What became of the listed files.
+
+    Attributes:
+        accepted: new files, the hash of their bytes, and their clips.
+        inputs: files whose clips the parent has.
+        places: where each new clip's FLAC waits.
+    """
+
+    accepted: list[tuple[SourceFile, str, list[ClipRow]]] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+    inputs: dict[tuple[str, str], str] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
+    stamps: Stamps = field(default_factory=Stamps)
+
+
+def _look(files: list[SourceFile], parent: Parent | None, stamps: Stamps, context: StageContext, parts: str) -> _Found:
+    """Every file that is not known is read, and, if its bytes are not known either, made into clips."""
+    found = _Found(inputs=dict(parent.inputs) if parent else {})
+    unknown = []
+    for file in files:
+        digest = stamps.digest(file)
+        said = parent.said(file, digest) if parent and digest else None
+        if said is None:
+            unknown.append(file)
+        else:
+            found.stamps.note(file, digest)
+            if isinstance(said, Refusal):
+                found.refused.append(said)
+    known = frozenset(parent.known()) if parent else frozenset[str]()
+    config = context.config
+    context.progress(0, len(unknown), unit="files", message="decoding")
+    outcomes = _ingest_files(unknown, config.audio, config.data, parts, config.compute.data_tasks, known)
+    for done, (number, outcome) in enumerate(outcomes, 1):
+        file, digest = unknown[number], outcome["sha256"]
+        found.stamps.note(file, digest)
+        if outcome["reason"]:
+            found.refused.append(Refusal(file.source, file.path, Reason(outcome["reason"]), outcome["detail"], digest))
+        elif parent is None or parent.said(file, digest) is None:
+            rows = [row_from_json(text) for text in outcome["rows"]]
+            found.accepted.append((file, digest, rows))
+            found.places |= {row.key: Place(*place) for row, place in zip(rows, outcome["places"], strict=True)}
+        context.progress(done, len(unknown), unit="files")
+    return found
 
 
 def list_sources(sources: Iterable[dict[str, Any]]) -> Listing:
@@ -109,7 +153,7 @@ def list_sources(sources: Iterable[dict[str, Any]]) -> Listing:
 
 
 def _ingest_files(
-    files: list[SourceFile], audio: AudioConfig, config: DataConfig, parts: str, tasks: int
+    files: list[SourceFile], audio: AudioConfig, config: DataConfig, parts: str, tasks: int, known: frozenset[str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number of the file, what became of it), in the order of the files."""
     if not files:
@@ -124,7 +168,7 @@ def _ingest_files(
     options.enable_progress_bars = False
     options.execution_options.preserve_order = True
     results = ray.data.from_items(batches, override_num_blocks=len(batches)).map(
-        ingest_batch, fn_args=(audio, config, parts), compute=TaskPoolStrategy(size=tasks)
+        ingest_batch, fn_args=(audio, config, parts, known), compute=TaskPoolStrategy(size=tasks)
     )
     with plain_errors():
         for row in results.iter_rows():
@@ -132,10 +176,12 @@ def _ingest_files(
                 yield outcome["number"], outcome
 
 
-def ingest_batch(batch: dict[str, Any], audio: AudioConfig, config: DataConfig, parts: str) -> dict[str, Any]:
+def ingest_batch(
+    batch: dict[str, Any], audio: AudioConfig, config: DataConfig, parts: str, known: frozenset[str] = frozenset()
+) -> dict[str, Any]:
     """Ingest some files: their FLACs into one part, what became of each into `outcomes` (JSON).
 
-    A file that cannot be used is an outcome, not an exception.
+    A file that cannot be used is an outcome, not an exception. One whose bytes are `known` is not decoded.
     """
     part = f"{int(batch['number']):08d}.part"
     flacs: list[bytes] = []
@@ -148,7 +194,8 @@ def ingest_batch(batch: dict[str, Any], audio: AudioConfig, config: DataConfig, 
         try:
             data = read_file(file, config)
             outcome["sha256"] = sha256_bytes(data)
-            for clip in make_clips(data, file, audio, config):
+            clips = [] if outcome["sha256"] in known else make_clips(data, file, audio, config)
+            for clip in clips:
                 outcome["rows"].append(row_to_json(clip.row))
                 outcome["places"].append((part, offset, len(clip.flac)))
                 flacs.append(clip.flac)
@@ -183,17 +230,24 @@ def _write_shard(job: tuple[str, str, ShardPlan, dict[str, Place]]) -> WrittenSh
         return write_shard(dataset, plan, flac_of, Path(scratch))
 
 
-def _counts(manifest: DatasetManifest, files: int) -> dict[str, int]:
+def _outcome(uri: str, manifest: DatasetManifest, files: int, new: list[ClipRow]) -> Outcome:
     quarantined = Counter(manifest.quarantined)
-    return {
-        "files": files,
-        "clips": manifest.clips,
-        "groups": sum(split.groups for split in manifest.splits.values()),
-        **{name: split.clips for name, split in manifest.splits.items()},
-        "shards": len(manifest.shards),
-        "quarantined": quarantined.total(),
-        **{f"quarantined_{reason}": count for reason, count in sorted(quarantined.items())},
-    }
+    stereo = {"stereo_share": sum(row.stereo for row in new) / len(new)} if new else {}
+    return Outcome(
+        {"dataset": Artifact(uri=uri, sha256=manifest.sha256())},
+        metrics={"audio_seconds": manifest.seconds, **stereo},
+        counts={
+            "files": files,
+            "clips": manifest.clips,
+            "new_clips": len(new),
+            "version": manifest.version,
+            "groups": sum(split.groups for split in manifest.splits.values()),
+            **{name: split.clips for name, split in manifest.splits.items()},
+            "shards": len(manifest.shards),
+            "quarantined": quarantined.total(),
+            **{f"quarantined_{reason}": count for reason, count in sorted(quarantined.items())},
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from sonarc.contracts import store
 from sonarc.contracts.config import SonarcConfig, TextConfig
 from sonarc.contracts.dataset import LatentsManifest, read_dataset, write_latents
 from sonarc.contracts.result import Artifact, StageResult, write_result
-from sonarc.data.ingest import ClipRow, finish_dataset, plan_shards, write_shard
+from sonarc.data.ingest import ClipRow, Ingested, finish_dataset, plan_shards, write_shard
 from sonarc.data.latents import write_latent_shard
 from sonarc.data.reader import read_index, read_shard
 from sonarc.metrics.embedders.clap import ClapConfig, ClapNetwork
@@ -54,7 +54,7 @@ def ingest(root: Path, config: SonarcConfig) -> None:
     uri = (root / "ingest" / "dataset").as_uri()
     plans = plan_shards(rows, config.data)
     written = [write_shard(uri, plan, flacs.__getitem__, root) for plan in plans]
-    manifest = finish_dataset(uri, plans, written, [], config.audio, config.data)
+    manifest = finish_dataset(uri, Ingested(plans, written, [], {}), config.audio, config.data)
     leave(root, "ingest", "dataset", uri, manifest.sha256())
 
 

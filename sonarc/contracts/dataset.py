@@ -13,6 +13,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sonarc.contracts import store
+from sonarc.contracts.config import AudioConfig, DataConfig
 from sonarc.contracts.errors import DataError
 from sonarc.contracts.hashing import sha256_json
 
@@ -54,6 +55,9 @@ QUARANTINE_SCHEMA = pa.schema(
     ]
 )
 """A row a refused input."""
+
+INPUTS_SCHEMA = pa.schema([("source", pa.string()), ("path", pa.string()), ("source_sha256", pa.string())])
+"""A row an accepted file: what the next version need not look at again."""
 
 
 class Reason(StrEnum):
@@ -122,10 +126,19 @@ class DatasetManifest(BaseModel):
     quarantine_sha256: str
     quarantined: dict[str, int] = {}
     """Reason code → refused inputs."""
+    inputs_sha256: str = ""
+    """Of `inputs.parquet`; empty in datasets from before there was one, which cannot grow."""
 
     def sha256(self) -> str:
         """The dataset's hash: it covers every shard through the shard hashes."""
-        return sha256_json(self.model_dump(mode="json", by_alias=True))
+        unknown = set() if self.inputs_sha256 else {"inputs_sha256"}
+        return sha256_json(self.model_dump(mode="json", by_alias=True, exclude=unknown))
+
+
+def settings_sha256(audio: AudioConfig, data: DataConfig) -> str:
+    """Hash of the settings that shape a dataset; where its sources lie is not one of them."""
+    told = data.model_dump(mode="json", exclude={"sources": {"__all__": {"uri", "audio"}}, "fetch": True})
+    return sha256_json({"audio": audio.model_dump(mode="json"), "data": told})
 
 
 def split_of(group: str, train: float = 0.7, valid: float = 0.1) -> Split:

@@ -90,6 +90,8 @@ class StageRequest(BaseModel):
     """Hash of what lies outside the inputs (users' own audio, the champion's package); part of the key."""
     champion: str = ""
     """URI of the champion's package, for stages that compare with it; its hash is in the fingerprint."""
+    parent: str = ""
+    """URI of the dataset that ingest adds to; its hash is in the fingerprint."""
     tracking: TrackingRef | None = None
     progress: str = ""
     """Local path of the run's `progress.jsonl`; empty: no progress is written."""

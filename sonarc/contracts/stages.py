@@ -25,7 +25,8 @@ class StageSpec:
 
 
 _MODEL = ("sonarc.dit", "sonarc.text", "sonarc.flow", "sonarc.training", "sonarc.data", "sonarc.checkpoint")
-_SCORING = ("sonarc.samplers", "sonarc.runtime", "sonarc.metrics", "sonarc.assets.clap-v1")
+_CODEC = ("sonarc.assets.codec-v2", "sonarc.codec")
+_SCORING = ("sonarc.samplers", "sonarc.runtime", "sonarc.metrics", "sonarc.assets.clap-v1", *_CODEC)
 
 STAGES: dict[str, StageSpec] = {
     "sources": StageSpec((), ("audio", "data.sources", "data.demo"), ("sonarc.demo", "ray_jobs.sources")),
@@ -35,7 +36,7 @@ STAGES: dict[str, StageSpec] = {
     "encode": StageSpec(
         ("ingest",),
         ("codec",),
-        ("sonarc.assets.codec-v2", "sonarc.codec", "sonarc.data", "ray_jobs.encode", "ray_jobs.parallel"),
+        (*_CODEC, "sonarc.data", "ray_jobs.encode", "ray_jobs.parallel"),
     ),
     "reference": StageSpec(
         ("ingest",), ("audio", "evaluate.reference", "evaluate.embedders"), ("sonarc.metrics", "ray_jobs.reference")
@@ -45,7 +46,7 @@ STAGES: dict[str, StageSpec] = {
     ),
     "tune": StageSpec(
         ("ingest", "encode", "reference", "pretrain"),
-        ("audio", "arc", "tune", "evaluate.embedders", "evaluate.clap"),
+        ("audio", "codec", "arc", "tune", "evaluate.embedders", "evaluate.clap"),
         (*_MODEL, *_SCORING, "sonarc.arc", "ray_jobs.tune"),
     ),
     "posttrain": StageSpec(
@@ -55,7 +56,7 @@ STAGES: dict[str, StageSpec] = {
     ),
     "evaluate": StageSpec(
         ("ingest", "encode", "reference", "pretrain", "posttrain"),
-        ("audio", "evaluate"),
+        ("audio", "codec", "evaluate"),
         (*_MODEL, *_SCORING, "ray_jobs.evaluate"),
     ),
     "gate": StageSpec(("evaluate",), ("gate",), ("sonarc.tracking",), ray=False, cached=False),

@@ -6,6 +6,7 @@ the environment or the provider's standard chain, never from a URI.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -25,6 +26,20 @@ from sonarc.contracts.errors import StoreError
 from sonarc.contracts.hashing import sha256_bytes
 
 SCHEMES = ("file", "s3")
+_S3: dict[str, Any] = {
+    # Another process may have written since a listing was kept.
+    "use_listings_cache": False,
+    "config_kwargs": {
+        "retries": {"max_attempts": 5, "mode": "standard"},
+        "connect_timeout": 5,
+        "read_timeout": 30,
+        # Most servers that speak S3 know nothing of the checksums that AWS has begun to add.
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+    },
+}
+_CLIENTS = ("botocore", "aiobotocore", "aiohttp")
+"""Packages below s3fs, some of whose errors it lets through."""
 
 
 def cache_root() -> Path:
@@ -36,8 +51,8 @@ def cache_root() -> Path:
 
 
 def default_store() -> str:
-    """The store used when none is configured: a folder in the user's cache."""
-    return (cache_root() / "store").as_uri()
+    """The store used when none is named: `SONARC_STORE`, or a folder in the user's cache."""
+    return as_uri(os.environ.get("SONARC_STORE") or cache_root() / "store")
 
 
 def as_uri(location: str | Path) -> str:
@@ -64,7 +79,8 @@ def as_uri(location: str | Path) -> str:
 
 def filesystem(uri: str | Path) -> tuple[AbstractFileSystem, str]:
     """The fsspec filesystem of a location, and the location's path on it."""
-    fs, path = fsspec.core.url_to_fs(as_uri(uri))
+    text = as_uri(uri)
+    fs, path = fsspec.core.url_to_fs(text, **(_S3 if text.startswith("s3:") else {}))
     return fs, path
 
 
@@ -97,6 +113,13 @@ def _explained(verb: str, uri: str) -> Iterator[None]:
         if error.errno == errno.ENOSPC:
             raise StoreError(f"The disk is full: could not {verb} {uri}.", "Free some space and run again.") from error
         raise StoreError(f"Could not {verb} {uri}: {error}.", "Check that the store can be reached.") from error
+    except Exception as error:
+        if not type(error).__module__.startswith(_CLIENTS):
+            raise
+        raise StoreError(
+            f"Could not {verb} {uri}: {error}.",
+            "Check the endpoint (AWS_ENDPOINT_URL) and the credentials in the environment.",
+        ) from error
 
 
 def exists(uri: str) -> bool:
@@ -167,6 +190,23 @@ def list_files(uri: str) -> dict[str, int]:
         found = fs.find(path, detail=True)
     base = path.rstrip("/") + "/"
     return {name.removeprefix(base): int(info["size"]) for name, info in sorted(found.items())}
+
+
+def copy(source: str, target: str) -> None:
+    """Copy a file within the store: by a hard link where there is one disk, by the server in a bucket."""
+    place, fresh = local_path(source), local_path(target)
+    if place is not None and fresh is not None:
+        with _explained("copy", source):
+            fresh.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):  # another disk, or one without links
+                fresh.unlink(missing_ok=True)
+                os.link(place, fresh)
+                return
+        upload(place, target)
+        return
+    (fs, path), (_, into) = filesystem(source), filesystem(target)
+    with _explained("copy", source):
+        fs.copy(path, into)
 
 
 def upload(local: Path, uri: str) -> None:

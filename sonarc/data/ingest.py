@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sonarc.contracts import store
 from sonarc.contracts.config import AudioConfig, DataConfig
 from sonarc.contracts.dataset import (
     INDEX_SCHEMA,
+    INPUTS_SCHEMA,
     QUARANTINE_SCHEMA,
     SPLITS,
     DatasetManifest,
@@ -32,11 +33,12 @@ from sonarc.contracts.dataset import (
     Split,
     SplitCount,
     clip_key,
+    settings_sha256,
     split_of,
     write_dataset,
 )
 from sonarc.contracts.errors import DataError, SourceError, StoreError
-from sonarc.contracts.hashing import canonical_json, sha256_bytes, sha256_json, sha256_path
+from sonarc.contracts.hashing import canonical_json, sha256_bytes, sha256_path
 from sonarc.data.shards import ShardWriter
 from sonarc.data.sources import Refusal, SourceFile
 from sonarc.data.sources.fetch import fetch
@@ -144,14 +146,15 @@ def _is_stereo(audio_AS: NDArray[np.float32]) -> bool:
 
 
 def without_duplicates(
-    files: Iterable[tuple[SourceFile, str, Sequence[ClipRow]]],
+    files: Iterable[tuple[SourceFile, str, Sequence[ClipRow]]], known: Mapping[str, str] | None = None
 ) -> tuple[list[ClipRow], list[Refusal]]:
     """The clips of every file whose bytes were not seen before, and a refusal for each repetition.
 
     Args:
         files: (file, sha256 of its bytes, its clips), in the order in which the sources list them.
+        known: sha256 → `source/path` of files that the parent has.
     """
-    first: dict[str, str] = {}
+    first = dict(known or {})
     clips: list[ClipRow] = []
     refused = []
     for file, digest, rows in files:
@@ -173,14 +176,21 @@ class ShardPlan:
     rows: tuple[ClipRow, ...]
 
 
-def plan_shards(rows: Iterable[ClipRow], config: DataConfig) -> list[ShardPlan]:
-    """Clips sorted by key within their split, `config.shard_clips` a shard."""
+def plan_shards(
+    rows: Iterable[ClipRow], config: DataConfig, after: Mapping[Split, int] | None = None
+) -> list[ShardPlan]:
+    """Clips sorted by key within their split, `config.shard_clips` a shard.
+
+    Args:
+        after: how many shards of each split there are already.
+    """
+    first = after or {}
     by_split: dict[Split, list[ClipRow]] = {split: [] for split in SPLITS}
     for row in sorted(rows, key=lambda row: row.key):
         by_split[split_of(row.group, config.train_fraction, config.valid_fraction)].append(row)
     size = config.shard_clips
     return [
-        ShardPlan(f"{split}-{number:06d}.tar", split, tuple(rows[number * size : (number + 1) * size]))
+        ShardPlan(f"{split}-{first.get(split, 0) + number:06d}.tar", split, tuple(rows[number * size :][:size]))
         for split, rows in by_split.items()
         for number in range(-(-len(rows) // size))
     ]
@@ -223,69 +233,88 @@ def write_shard(uri: str, plan: ShardPlan, flac_of: Callable[[str], bytes], scra
     return WrittenShard(shard, tuple(places))
 
 
-def finish_dataset(
-    uri: str,
-    plans: Sequence[ShardPlan],
-    written: Sequence[WrittenShard],
-    refused: Iterable[Refusal],
-    audio: AudioConfig,
-    config: DataConfig,
-) -> DatasetManifest:
-    """Write index, quarantine and, last, the manifest of the shards in `uri`.
+@dataclass(frozen=True)
+class Ingested:
+    """What an ingest has taken and refused.
+
+    Attributes:
+        plans, written: the new shards.
+        refused: everything refused, now and before, of what the sources list.
+        inputs: the accepted files, now and before: (source, path) → sha256.
+        parent: what it adds to.
+        old_rows: the parent's rows of the index, with what the sources now say of them.
+    """
+
+    plans: Sequence[ShardPlan]
+    written: Sequence[WrittenShard]
+    refused: Sequence[Refusal]
+    inputs: Mapping[tuple[str, str], str]
+    parent: DatasetManifest | None = None
+    old_rows: Sequence[dict[str, Any]] = ()
+
+
+def finish_dataset(uri: str, made: Ingested, audio: AudioConfig, config: DataConfig) -> DatasetManifest:
+    """Write index, quarantine, inputs and, last, the manifest of the shards in `uri`.
 
     Raises:
         SourceError: no clip was accepted. DataError: none is left to train on.
     """
-    refusals = sorted(refused, key=lambda r: (r.source, r.path, r.reason, r.detail))
+    refusals = sorted(made.refused, key=lambda r: (r.source, r.path, r.reason, r.detail))
     reasons = Counter(str(refusal.reason) for refusal in refusals)
-    if not plans:
+    shards = _in_order([*(made.parent.shards if made.parent else ()), *(shard.shard for shard in made.written)])
+    if not shards:
         told = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "there are none"
         raise SourceError(f"No clip was accepted from the sources: {told}.", "Look at the files or their captions.")
-    if plans[0].split != "train":
+    if shards[0].split != "train":
         raise DataError(
             f"No group fell into the train split of {config.train_fraction:.0%}.",
             "Add clips, or raise data.train_fraction.",
         )
-    index = pa.Table.from_pylist(
-        [
-            {**asdict(row), "split": plan.split, "shard": plan.name, "offset": offset, "bytes": size}
-            for plan, shard in zip(plans, written, strict=True)
-            for row, (offset, size) in zip(plan.rows, shard.places, strict=True)
-        ],
-        schema=INDEX_SCHEMA,
-    )
+    new_rows = [
+        {**asdict(row), "split": plan.split, "shard": plan.name, "offset": offset, "bytes": size}
+        for plan, shard in zip(made.plans, made.written, strict=True)
+        for row, (offset, size) in zip(plan.rows, shard.places, strict=True)
+    ]
+    place = {shard.name: number for number, shard in enumerate(shards)}
+    rows = sorted([*made.old_rows, *new_rows], key=lambda row: (place[row["shard"]], row["offset"]))
+    index = pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
     quarantine = pa.Table.from_pylist([refusal.row() for refusal in refusals], schema=QUARANTINE_SCHEMA)
+    accepted = [
+        {"source": source, "path": path, "source_sha256": digest}
+        for (source, path), digest in sorted(made.inputs.items())
+    ]
     manifest = DatasetManifest(
-        version=1,
-        config_sha256=config_sha256(audio, config),
+        version=made.parent.version + 1 if made.parent else 1,
+        parent=made.parent.sha256() if made.parent else None,
+        config_sha256=settings_sha256(audio, config),
         sample_rate=audio.sample_rate,
         channels=audio.channels,
         samples=audio.samples,
         clips=index.num_rows,
-        seconds=_seconds(row for plan in plans for row in plan.rows),
-        splits={split: _count([plan for plan in plans if plan.split == split]) for split in SPLITS},
-        shards=tuple(shard.shard for shard in written),
+        seconds=_seconds(rows),
+        splits={split: _count([row for row in rows if row["split"] == split]) for split in SPLITS},
+        shards=tuple(shards),
         index_sha256=_write_table(store.join(uri, "index.parquet"), index),
         quarantine_sha256=_write_table(store.join(uri, "quarantine.parquet"), quarantine),
         quarantined=dict(sorted(reasons.items())),
+        inputs_sha256=_write_table(
+            store.join(uri, "inputs.parquet"), pa.Table.from_pylist(accepted, schema=INPUTS_SCHEMA)
+        ),
     )
     write_dataset(uri, manifest)
     return manifest
 
 
-def config_sha256(audio: AudioConfig, config: DataConfig) -> str:
-    """Hash of the settings that shape a dataset; where its sources lie is not one of them."""
-    data = config.model_dump(mode="json", exclude={"sources": {"__all__": {"uri", "audio"}}, "fetch": True})
-    return sha256_json({"audio": audio.model_dump(mode="json"), "data": data})
+def _in_order(shards: Iterable[Shard]) -> list[Shard]:
+    return sorted(shards, key=lambda shard: (SPLITS.index(shard.split), shard.name))
 
 
-def _count(plans: Sequence[ShardPlan]) -> SplitCount:
-    rows = [row for plan in plans for row in plan.rows]
-    return SplitCount(clips=len(rows), groups=len({row.group for row in rows}), seconds=_seconds(rows))
+def _count(rows: Sequence[dict[str, Any]]) -> SplitCount:
+    return SplitCount(clips=len(rows), groups=len({row["group"] for row in rows}), seconds=_seconds(rows))
 
 
-def _seconds(rows: Iterable[ClipRow]) -> float:
-    return round(sum(row.seconds for row in rows), 3)
+def _seconds(rows: Iterable[dict[str, Any]]) -> float:
+    return round(sum(float(row["seconds"]) for row in rows), 3)
 
 
 def _write_table(uri: str, table: pa.Table) -> str:

@@ -14,7 +14,7 @@ from sonarc.bench import codec as bench
 from sonarc.bench.sheet import BenchRow
 from sonarc.contracts.config import SonarcConfig
 from sonarc.contracts.presets import load
-from sonarc.data.ingest import ClipRow, finish_dataset, plan_shards, write_shard
+from sonarc.data.ingest import ClipRow, Ingested, finish_dataset, plan_shards, write_shard
 
 RATE, SAMPLES = 44_100, 32_768
 
@@ -85,9 +85,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
         )
     uri = (root / "dataset").as_uri()
     plans = plan_shards(rows, config.data)
-    finish_dataset(
-        uri, plans, [write_shard(uri, p, flacs.__getitem__, root) for p in plans], [], config.audio, config.data
-    )
+    written = [write_shard(uri, plan, flacs.__getitem__, root) for plan in plans]
+    finish_dataset(uri, Ingested(plans, written, [], {}), config.audio, config.data)
     return uri
 
 

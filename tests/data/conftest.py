@@ -12,7 +12,15 @@ from sounds import file_of, noise
 from sonarc.audio import Refused
 from sonarc.contracts.config import AudioConfig, DataConfig, SourceConfig
 from sonarc.contracts.dataset import DatasetManifest
-from sonarc.data.ingest import finish_dataset, make_clips, plan_shards, read_file, without_duplicates, write_shard
+from sonarc.data.ingest import (
+    Ingested,
+    finish_dataset,
+    make_clips,
+    plan_shards,
+    read_file,
+    without_duplicates,
+    write_shard,
+)
 from sonarc.data.sources import Refusal, read_source
 
 AUDIO = AudioConfig(samples=16_384)
@@ -65,6 +73,6 @@ def make_dataset(tmp_path: Path) -> Callable[..., DatasetManifest]:
         scratch = tmp_path / "scratch"
         scratch.mkdir(exist_ok=True)
         written = [write_shard(str(uri), plan, flacs.__getitem__, scratch) for plan in plans]
-        return finish_dataset(str(uri), plans, written, refused + copies, AUDIO, DATA)
+        return finish_dataset(str(uri), Ingested(plans, written, refused + copies, {}), AUDIO, DATA)
 
     return make

@@ -13,11 +13,12 @@ from sonarc.contracts.dataset import (
     INDEX_SCHEMA,
     QUARANTINE_SCHEMA,
     DatasetManifest,
+    Shard,
     read_dataset,
     split_of,
 )
 from sonarc.contracts.errors import DataError, SourceError, StoreError
-from sonarc.data.ingest import ShardPlan, finish_dataset
+from sonarc.data.ingest import Ingested, ShardPlan, WrittenShard, finish_dataset
 from sonarc.data.shards import open_shard
 
 Make = Callable[..., DatasetManifest]
@@ -87,13 +88,13 @@ def test_nothing_accepted_and_nothing_to_train_on_are_clear_errors(
     source: SourceConfig, make_dataset: Make, tmp_path: Path
 ) -> None:
     with pytest.raises(SourceError, match="No clip was accepted"):
-        finish_dataset(str(tmp_path / "none"), [], [], [], AudioConfig(), DataConfig())
+        finish_dataset(str(tmp_path / "none"), Ingested([], [], [], {}), AudioConfig(), DataConfig())
     manifest = make_dataset(source, tmp_path / "dataset")
     assert manifest.splits["train"].clips
+    test = Shard(name="test-000000.tar", split="test", clips=1, bytes=1, sha256="")
+    none_to_train_on = Ingested([ShardPlan(test.name, "test", ())], [WrittenShard(test, ())], [], {})
     with pytest.raises(DataError, match="train split"):
-        finish_dataset(
-            str(tmp_path / "none"), [ShardPlan("test-000000.tar", "test", ())], [], [], AudioConfig(), DataConfig()
-        )
+        finish_dataset(str(tmp_path / "none"), none_to_train_on, AudioConfig(), DataConfig())
     assert not (tmp_path / "none").exists()
 
 

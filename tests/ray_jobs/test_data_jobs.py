@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,6 +13,7 @@ import pytest
 import torch
 from sounds import file_of, noise, tone
 
+from components.launch import _with_outside
 from ray_jobs import encode, ingest, sources
 from sonarc.codec.config import SpectralCodecConfig
 from sonarc.codec.package import load_codec, save_codec
@@ -23,6 +26,7 @@ from sonarc.contracts.progress import read_progress
 from sonarc.contracts.result import StageRequest, StageResult, cached_result
 from sonarc.contracts.stage import execute
 from sonarc.data import load_latents, read_clips
+from sonarc.data.sources import SourceFile
 from sonarc.tracking.runs import NullRun
 
 JOBS = {"sources": (sources, ()), "ingest": (ingest, ("sources",)), "encode": (encode, ("ingest",))}
@@ -244,3 +248,113 @@ def test_a_codec_of_another_rate_is_refused(config: SonarcConfig, tmp_path: Path
     with pytest.raises(DataError, match="22050 Hz"):
         pipeline.run("encode")
     assert not list(path_of(pipeline.folders["encode"]).rglob("latents.json"))
+
+
+class Growing(Pipeline):
+    """Runs the data stages again and again on one store, each time finding the parent as the launcher does."""
+
+    def run(self, stage: str) -> StageResult:
+        module, inputs = JOBS[stage]
+        request = StageRequest(
+            stage=stage,
+            store=(self.place / "store").as_uri(),
+            config=self.config,
+            inputs={name: self.folders[name] for name in inputs},
+        )
+        request = _with_outside(request)
+        self.folders[stage] = request.folder()
+        return cached_result(request.folder()) or execute(request, module.run, NullRun())
+
+    def all(self) -> dict[str, StageResult]:
+        return {stage: self.run(stage) for stage in JOBS}
+
+
+def add(folder: Path, name: str, data: bytes, group: str) -> None:
+    (folder / name).write_bytes(data)
+    with (folder / "captions.jsonl").open("a") as file:
+        file.write(json.dumps({"path": name, "captions": [f"the sound {name}"], "group": group}) + "\n")
+
+
+def test_a_second_run_takes_only_what_is_new(
+    config: SonarcConfig, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = Growing(tmp_path, config)
+    first = pipeline.all()
+    before = read_dataset(first["ingest"].outputs["dataset"].uri)
+    old_rows = {
+        row["key"]: row
+        for row in pq.read_table(path_of(first["ingest"].outputs["dataset"].uri) / "index.parquet").to_pylist()
+    }
+    again = pipeline.all()
+    assert again["ingest"].outputs == first["ingest"].outputs and again["ingest"].key == first["ingest"].key
+
+    for number in range(6):
+        add(source, f"new-{number}.wav", file_of(noise(0.2, seed=100 + number)), f"new kit {number}")
+    add(source, "old-kit.wav", file_of(noise(0.2, seed=200)), "kit 0")
+    add(source, "copy-of-old.wav", (source / "noise-3.wav").read_bytes(), "kit 9")
+    (source / "noise-5.wav").unlink()
+    rows = [json.loads(line) for line in (source / "captions.jsonl").read_text().splitlines() if line != "not json"]
+    for row in rows:
+        if row["path"] == "noise-7.wav":
+            row["captions"] = ["a better caption"]
+    (source / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    second = pipeline.all()
+
+    dataset = second["ingest"].outputs["dataset"].uri
+    after = read_dataset(dataset)
+    assert (after.version, after.parent) == (2, before.sha256())
+    assert second["ingest"].counts["new_clips"] == 7 and after.clips == before.clips + 7
+    assert set(before.shards) < set(after.shards)
+    new_rows = {row["key"]: row for row in pq.read_table(path_of(dataset) / "index.parquet").to_pylist()}
+    better = {key for key, row in new_rows.items() if row["captions"] == ["a better caption"]}
+    assert len(better) == 1
+    assert all(new_rows[key] == row for key, row in old_rows.items() if key not in better)
+    assert after.quarantined["duplicate"] == 2 and after.quarantined["missing_file"] == 1
+    assert after.quarantined["corrupt"] == before.quarantined["corrupt"]
+    assert len(list(read_clips(dataset))) == after.clips
+    new_shards = len(after.shards) - len(before.shards)
+    assert second["encode"].counts["new_shards"] == new_shards < second["encode"].counts["shards"]
+    latents = second["encode"].outputs["latents"].uri
+    assert len(load_latents(latents, dataset, "train")) == after.splits["train"].clips
+
+    third = pipeline.all()
+    assert third["ingest"].outputs == second["ingest"].outputs
+    (source / "captions.jsonl").write_text((source / "captions.jsonl").read_text() + "\n")
+    nothing_new = pipeline.all()
+    assert nothing_new["ingest"].outputs == second["ingest"].outputs
+    assert nothing_new["ingest"].counts["new_clips"] == 0
+
+
+def test_what_has_not_changed_is_not_read_again(
+    config: SonarcConfig, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = Growing(tmp_path, config)
+    pipeline.all()
+    looked_at: list[str] = []
+    real = ingest._ingest_files
+
+    def spied(files: list[SourceFile], *args: Any) -> Any:
+        looked_at.extend(file.path for file in files)
+        return real(files, *args)
+
+    monkeypatch.setattr(ingest, "_ingest_files", spied)
+    add(source, "new.wav", file_of(noise(0.2, seed=99)), "kit")
+    pipeline.all()
+    assert looked_at == ["new.wav"]
+
+
+def test_the_same_growth_gives_the_same_bytes_elsewhere(config: SonarcConfig, source: Path, tmp_path: Path) -> None:
+    made = []
+    for name in ("here", "there"):
+        folder = tmp_path / f"source-{name}"
+        shutil.copytree(source, folder)
+        settings = config.model_copy(
+            update={"data": config.data.model_copy(update={"sources": (SourceConfig(name="mine", uri=str(folder)),)})}
+        )
+        pipeline = Growing(tmp_path / name, settings)
+        pipeline.run("sources")
+        pipeline.run("ingest")
+        add(folder, "new.wav", file_of(noise(0.2, seed=99)), "kit")
+        pipeline.run("sources")
+        made.append(contents(pipeline.run("ingest").outputs["dataset"].uri))
+    assert made[0] == made[1]

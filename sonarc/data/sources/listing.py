@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class SourceFile:
     licence: str = ""
     url: str = ""
     weight: float = 1.0
+    stamp: str = ""
+    """Size and time (or entity tag): while they stay, so do the bytes. What lies at an address is taken to stay."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,19 @@ def collect(source: SourceConfig, root: str, present: Present, rows: Iterable[Ro
             named.add(path)
             if not path.startswith(HTTPS):
                 check_present(root, path, present)
-            listing.files.append(_source_file(source, root, path, row.facts))
+            file = _source_file(source, root, path, row.facts)
+            listing.files.append(replace(file, stamp=stamp_of(present[path]) if path in present else path))
         except Refused as refused:
             listing.refused.append(Refusal(source.name, path, refused.reason, refused.detail))
     for path in sorted(present):
         if path not in named and is_audio(path):
             listing.refused.append(Refusal(source.name, path, Reason.NO_CAPTION, "no row names it"))
     return listing
+
+
+def stamp_of(info: Mapping[str, Any]) -> str:
+    """A file's size and its time or entity tag, as the filesystem tells them."""
+    return f"{info.get('size')} {info.get('ETag') or info.get('mtime') or info.get('LastModified')}"
 
 
 def is_audio(path: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sonarc.contracts import store
@@ -10,7 +10,7 @@ from sonarc.contracts.config import SourceConfig
 from sonarc.contracts.errors import SourceError, StoreError
 from sonarc.contracts.hashing import sha256_json
 from sonarc.data.sources.folder import CAPTIONS_FILE, folder_rows
-from sonarc.data.sources.listing import Listing, Present, Row, collect
+from sonarc.data.sources.listing import Listing, Present, Row, collect, stamp_of
 from sonarc.data.sources.published import LAYOUTS, Tree
 from sonarc.data.sources.table import is_table, table_info, table_rows
 
@@ -37,9 +37,9 @@ def fingerprint(sources: Iterable[SourceConfig]) -> str:
     """
     listed = []
     for source in sources:
-        files = {path: _stamp(info) for path, info in _files(source).items()}
+        files = {path: stamp_of(info) for path, info in _files(source).items()}
         if is_table(source.uri):
-            files[TABLE] = _stamp(table_info(source))
+            files[TABLE] = stamp_of(table_info(source))
         listed.append([source.model_dump(mode="json", exclude={"uri", "audio"}), files])
     return sha256_json(listed)
 
@@ -76,7 +76,3 @@ def _files(source: SourceConfig) -> dict[str, dict[str, Any]]:
             f"Give a folder with audio files and {CAPTIONS_FILE}.",
         )
     return visible
-
-
-def _stamp(info: Mapping[str, Any]) -> list[str]:
-    return [str(info.get("size")), str(info.get("ETag") or info.get("mtime") or info.get("LastModified"))]

@@ -1,0 +1,104 @@
+"""The store on a real S3 server, and what becomes of it when that misbehaves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import s3fs
+from s3 import S3, Proxy, fault_proxy, reset, s3_server, slow, slow_down
+
+from sonarc.contracts import store
+from sonarc.contracts.errors import StoreError
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    with s3_server(tmp_path_factory.mktemp("s3") / "buckets") as found:
+        yield found
+
+
+def _speak(server: S3, endpoint: str, patch: pytest.MonkeyPatch) -> None:
+    s3fs.S3FileSystem.clear_instance_cache()
+    for name, value in server.environment(endpoint).items():
+        patch.setenv(name, value)
+
+
+@pytest.fixture
+def bucket(server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    _speak(server, "", monkeypatch)
+    yield server.uri
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def proxied(server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    with fault_proxy(server) as proxy:
+        _speak(server, proxy.endpoint, monkeypatch)
+        yield proxy
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize("name", ["plain.bin", "with space.bin", "100%.bin", "a+b&c=d.bin", "ünï/cødé.bin"])
+def test_what_is_written_is_read(bucket: str, name: str) -> None:
+    uri = store.join(bucket, "round", name)
+    digest = store.write_bytes(uri, b"content")
+
+    assert store.read_bytes(uri) == b"content" and digest == store.sha256_bytes(b"content")
+    assert store.exists(uri) and store.list_files(store.join(bucket, "round"))[name] == 7
+    assert store.local_path(uri) is None
+
+
+def test_folders_come_and_go_whole(bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "big.bin").write_bytes(b"x" * 6_000_000)
+    folder = store.join(bucket, "folder")
+    store.upload(tmp_path / "big.bin", store.join(folder, "deep", "big.bin"))
+    store.write_json(store.join(folder, "a.json"), {"a": 1})
+
+    place = store.fetch_folder(folder, tmp_path / "copy")
+    assert sorted(p.relative_to(place).as_posix() for p in place.rglob("*") if p.is_file()) == [
+        "a.json",
+        "deep/big.bin",
+    ]
+    store.remove_file(store.join(folder, "a.json"))
+    assert store.list_files(folder) == {"deep/big.bin": 6_000_000}
+    store.remove_folder(folder)
+    assert not store.exists(folder) and store.list_files(folder) == {}
+    with pytest.raises(StoreError, match="Nothing is stored"):
+        store.read_bytes(store.join(folder, "a.json"))
+
+
+def test_what_another_process_wrote_is_seen_at_once(bucket: str) -> None:
+    folder = store.join(bucket, "shared")
+    store.write_bytes(store.join(folder, "one"), b"1")
+    assert list(store.list_files(folder)) == ["one"] and not store.exists(store.join(folder, "two"))
+    code = "import sys; from sonarc.contracts import store; store.write_bytes(sys.argv[1], b'2')"
+    subprocess.run([sys.executable, "-c", code, store.join(folder, "two")], check=True)
+
+    assert store.exists(store.join(folder, "two")) and list(store.list_files(folder)) == ["one", "two"]
+
+
+def test_a_store_that_stumbles_is_asked_again(proxied: Proxy) -> None:
+    uri = "s3://sonarc/stumbling/file.bin"
+    proxied.plan = [slow_down, reset, slow]
+    store.write_bytes(uri, b"x" * 100_000)
+    proxied.plan = [reset, slow_down, slow]
+    assert store.read_bytes(uri) == b"x" * 100_000
+    proxied.plan = [slow_down, slow_down]
+    assert list(store.list_files("s3://sonarc/stumbling")) == ["file.bin"]
+    assert proxied.faults >= 7
+
+
+def test_wrong_keys_and_no_server_are_clear_errors(server: S3, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(StoreError) as caught:
+        store.read_bytes(store.join(bucket, "round", "plain.bin"))
+    assert "not-the-secret" not in str(caught.value)
+    _speak(server, "http://127.0.0.1:9", monkeypatch)
+    with pytest.raises(StoreError, match="Could not") as caught:
+        store.write_bytes(store.join(bucket, "x"), b"x")
+    assert "AWS_ENDPOINT_URL" in str(caught.value.hint) or "reached" in str(caught.value.hint)

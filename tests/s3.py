@@ -1,0 +1,191 @@
+"""A real S3 server on loopback, and a proxy before it that misbehaves as told."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+BUCKET = "sonarc"
+PATIENCE = 20.0
+
+
+@dataclass(frozen=True)
+class S3:
+    """A server, with what a client's environment has to say to reach it.
+
+    Attributes:
+        folder: where its buckets lie on disk.
+    """
+
+    endpoint: str
+    key: str
+    secret: str
+    folder: Path
+
+    @property
+    def uri(self) -> str:
+        """The bucket."""
+        return f"s3://{BUCKET}"
+
+    def environment(self, endpoint: str = "") -> dict[str, str]:
+        """The standard variables; `endpoint` is that of a proxy before it."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_ENDPOINT_URL": endpoint or self.endpoint,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[S3]:
+    """rclone's S3 server over a folder, with one bucket and keys of its own."""
+    (folder / BUCKET).mkdir(parents=True)
+    program = shutil.which("rclone", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    assert program, "rclone is missing; it comes with `make install`"
+    port, key, secret = free_port(), "K" + secrets.token_hex(8), secrets.token_hex(16)
+    command = [program, "serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}", "--auth-key", f"{key},{secret}"]
+    environment = {**os.environ, "RCLONE_CONFIG": os.devnull}
+    with (folder.parent / "rclone.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        try:
+            _wait(port, server)
+            yield S3(f"http://127.0.0.1:{port}", key, secret, folder)
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until and server.poll() is None:
+        with socket.socket() as attempt:
+            if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError("rclone's S3 server did not start")
+
+
+Fault = Callable[[BaseHTTPRequestHandler], bool]
+"""Does its mischief to a request, and returns whether that was the answer."""
+
+
+def slow_down(handler: BaseHTTPRequestHandler) -> bool:
+    """503 SlowDown."""
+    body = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+    handler.send_response(503)
+    handler.send_header("Content-Type", "application/xml")
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+    return True
+
+
+def reset(handler: BaseHTTPRequestHandler) -> bool:
+    """The connection is torn down without an answer."""
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    handler.connection.close()
+    handler.close_connection = True
+    return True
+
+
+def slow(handler: BaseHTTPRequestHandler) -> bool:
+    """The answer comes late."""
+    time.sleep(0.3)
+    return False
+
+
+@dataclass
+class Proxy:
+    """Where to speak to, which faults come next, and how many came."""
+
+    endpoint: str
+    plan: list[Fault | None] = field(default_factory=list)
+    every: tuple[int, tuple[Fault, ...]] | None = None
+    """Every n-th request has one of these faults in turn."""
+    requests: int = 0
+    faults: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def next(self) -> Fault | None:
+        with self.lock:
+            self.requests += 1
+            found = self.plan.pop(0) if self.plan else None
+            if found is None and self.every is not None and self.requests % self.every[0] == 0:
+                found = self.every[1][self.faults % len(self.every[1])]
+            self.faults += found is not None
+            return found
+
+
+@contextmanager
+def fault_proxy(server: S3) -> Iterator[Proxy]:
+    """A proxy before a server; requests go on as they came, signature and all."""
+    host, _, port = server.endpoint.removeprefix("http://").partition(":")
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _pass(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            fault = proxy.next()
+            if fault is not None and fault(self):
+                return
+            connection = HTTPConnection(host, int(port), timeout=PATIENCE)
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in ("connection", "expect"):
+                    connection.putheader(name, value)
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            content = answer.read()
+            self.send_response_only(answer.status, answer.reason)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                    self.send_header(name, value)
+            length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
+            self.send_header("Content-Length", length or "0")
+            self.end_headers()
+            self.wfile.write(content)
+            connection.close()
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    class Quiet(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *args: Any) -> None:
+            pass  # clients that went away, and connections that were torn down on purpose
+
+    front = Quiet(("127.0.0.1", 0), Handler)
+    proxy = Proxy(f"http://127.0.0.1:{front.server_address[1]}")
+    threading.Thread(target=front.serve_forever, daemon=True).start()
+    try:
+        yield proxy
+    finally:
+        front.shutdown()
+        front.server_close()
