@@ -198,6 +198,22 @@ def train_clap(
         typer.echo(f"{out}: clap {shipped.train_clap(dataset, out)}")
 
 
+@app.command(rich_help_panel="Daily")
+def quarantine(
+    dataset: Annotated[str, typer.Option(help="Location of a dataset folder; default: the last run's.")] = "",
+    reason: Annotated[str, typer.Option(help="Only what was refused for this reason, as `corrupt`.")] = "",
+    source: Annotated[str, typer.Option(help="Only what this source offered.")] = "",
+    examples: Annotated[int, typer.Option(min=0, help="Examples of each reason.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Every refusal as a line of JSON.")] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Show what ingest refused, why, and which files: nothing is dropped in silence."""
+    with explained():
+        from pipelines.quarantine import latest_dataset, show
+
+        show(dataset or latest_dataset(runs), reason=reason, source=source, examples=examples, as_json=as_json)
+
+
 @app.command("import-checkpoint", rich_help_panel="Models")
 def import_checkpoint(
     config: Annotated[Path, typer.Argument(help="The release's `model_config.json`.")],

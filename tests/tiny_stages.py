@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,15 @@ from sonarc.contracts.result import Artifact, StageResult, write_result
 from sonarc.data.ingest import ClipRow, Ingested, finish_dataset, plan_shards, write_shard
 from sonarc.data.latents import write_latent_shard
 from sonarc.data.reader import read_index, read_shard
+from sonarc.data.sources import Refusal
 from sonarc.metrics.embedders.clap import ClapConfig, ClapNetwork
 from sonarc.text import load_text_encoder
 
 GROUPS = 40
 
 
-def ingest(root: Path, config: SonarcConfig) -> None:
-    """The ingest stage's outcome: forty groups of two clips."""
+def ingest(root: Path, config: SonarcConfig, refused: Sequence[Refusal] = ()) -> str:
+    """The ingest stage's outcome: forty groups of two clips, and what was refused; the dataset's URI."""
     rows, flacs = [], {}
     for number in range(2 * GROUPS):
         sound, name = (noise, "hiss") if number % 2 else (tone, "tone")
@@ -54,8 +56,9 @@ def ingest(root: Path, config: SonarcConfig) -> None:
     uri = (root / "ingest" / "dataset").as_uri()
     plans = plan_shards(rows, config.data)
     written = [write_shard(uri, plan, flacs.__getitem__, root) for plan in plans]
-    manifest = finish_dataset(uri, Ingested(plans, written, [], {}), config.audio, config.data)
+    manifest = finish_dataset(uri, Ingested(plans, written, refused, {}), config.audio, config.data)
     leave(root, "ingest", "dataset", uri, manifest.sha256())
+    return uri
 
 
 def encode(root: Path, config: SonarcConfig) -> None:
