@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 import s3fs
 from s3 import S3, Proxy, fault_proxy, reset, s3_server, slow, slow_down
+from sounds import file_of, tone
 
 from sonarc.contracts import store
+from sonarc.contracts.config import DataConfig, SourceConfig
 from sonarc.contracts.errors import StoreError
+from sonarc.data.ingest import read_file
+from sonarc.data.sources import fingerprint, read_source
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,22 @@ def test_what_another_process_wrote_is_seen_at_once(bucket: str) -> None:
     subprocess.run([sys.executable, "-c", code, store.join(folder, "two")], check=True)
 
     assert store.exists(store.join(folder, "two")) and list(store.list_files(folder)) == ["one", "two"]
+
+
+def test_sources_are_read_from_a_bucket(bucket: str) -> None:
+    sound = file_of(tone(0.1))
+    for name in ("a.wav", "b c%20.wav"):
+        store.write_bytes(store.join(bucket, "source", name), sound)
+    store.write_bytes(store.join(bucket, "source", "captions.jsonl"), b'{"path": "a.wav", "captions": "a"}\n')
+    store.write_bytes(store.join(bucket, "table.csv"), b"path,captions\nb c%20.wav,b\na.wav,a\n")
+    folder = SourceConfig(name="folder", uri=store.join(bucket, "source"))
+    table = SourceConfig(name="table", uri=store.join(bucket, "table.csv"), audio=store.join(bucket, "source"))
+
+    assert [file.path for file in read_source(folder).files] == ["a.wav"]
+    listing = read_source(table)
+    assert [file.path for file in listing.files] == ["b c%20.wav", "a.wav"]
+    assert read_file(listing.files[0], DataConfig()) == sound
+    assert fingerprint([folder]) == fingerprint([folder]) != fingerprint([table])
 
 
 def test_a_store_that_stumbles_is_asked_again(proxied: Proxy) -> None:

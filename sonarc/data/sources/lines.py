@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -16,7 +17,8 @@ MAX_LINE = 1 << 20  # bytes
 def lines(uri: str) -> Iterator[tuple[int, bytes | None]]:
     """(number, content) of each line that is not blank; None for one beyond `MAX_LINE`."""
     fs, path = store.filesystem(uri)
-    with fs.open(path, "rb") as file:
+    with fs.open(path, "rb") as raw:
+        file = io.BufferedReader(raw)  # a bucket's files cannot read a line of limited length themselves
         number = 0
         while line := file.readline(MAX_LINE + 1):
             number += 1

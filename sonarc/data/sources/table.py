@@ -62,7 +62,7 @@ def csv_rows(uri: str, delimiter: str = ",") -> Iterator[Row]:
     name = posixpath.basename(uri)
     fs, path = store.filesystem(uri)
     with fs.open(path, "rb") as raw:
-        text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        text = io.TextIOWrapper(io.BufferedReader(raw), encoding="utf-8-sig", errors="surrogateescape", newline="")
         reader = csv.DictReader(text, delimiter=delimiter, restkey="", strict=True)
         while True:
             place = f"{name}:{reader.line_num + 1}"
