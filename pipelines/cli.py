@@ -198,6 +198,33 @@ def train_clap(
         typer.echo(f"{out}: clap {shipped.train_clap(dataset, out)}")
 
 
+@app.command(rich_help_panel="Models")
+def score(
+    data: Annotated[str, typer.Option(help="Folder with AudioCaps' test.csv and the audio of its clips.")],
+    package: Annotated[str, typer.Option(help="Location of a model package; default: the champion.")] = "",
+    embedder: Annotated[
+        list[str] | None,
+        typer.Option(help="Space to score in: aisfx, yamnet, hub:<folder or id>, onnx:<file>; repeat for more."),
+    ] = None,
+    clap: Annotated[str, typer.Option(help="Audio-text model: hub:<folder or id>, or one of ours.")] = "clap-v1",
+    steps: Annotated[int, typer.Option(help="Sampling steps: 1 to 8.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the first caption.")] = 0,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("audiocaps.json"),
+) -> None:
+    """Score a model by AudioCaps' test protocol: 4,875 captions, Fréchet distance, class divergence, agreement.
+
+    For figures that compare with published ones, name OpenL3, PaSST and LAION's CLAP. Started again, it goes on.
+    """
+    with explained():
+        from pipelines import protocol
+
+        scores = protocol.audiocaps(data, package, embedder or ["aisfx", "yamnet"], clap, steps, seed, out)
+        for figure in scores.figures:
+            typer.echo(f"{figure.name:<16} {figure.value:9.3f}  [{figure.low:.3f}, {figure.high:.3f}]")
+        told = "" if scores.comparable else "; not the whole protocol, so not to be compared with published figures"
+        typer.echo(f"{scores.n:,} captions of {scores.n_real:,} clips, {scores.seconds:g} s{told}: {out}")
+
+
 @app.command(rich_help_panel="Daily")
 def quarantine(
     dataset: Annotated[str, typer.Option(help="Location of a dataset folder; default: the last run's.")] = "",

@@ -1,9 +1,10 @@
 """AudioCaps' test protocol: a clip for each of its 4,875 captions, against the 975 real clips.
 
-Fréchet distance of a space's raw vectors, without a projection; divergence of class posteriors from those of the real clip
-behind each caption; agreement of clip and caption. The preprocessing is pinned: ten seconds of 44.1 kHz stereo from the
-beginning, mono to both sides, level as it is. Published figures are by OpenL3, PaSST and LAION's CLAP: with other
-embedders, fewer captions or shorter clips a figure is good for comparing one's own models only, and `comparable` says no.
+Fréchet distance of a space's raw vectors, without a projection; divergence of class posteriors from those of the real
+clip behind each caption; agreement of clip and caption. The preprocessing is pinned: ten seconds of 44.1 kHz stereo
+from the beginning, mono to both sides, level as it is. Published figures are by OpenL3, PaSST and LAION's CLAP: with
+other embedders a figure is good for comparing one's own models only; with fewer captions or shorter clips `comparable`
+says no.
 
 Source: the protocol of Evans et al., *Stable Audio Open*, arXiv 2407.14358, §4, and its published evaluation code.
 """
