@@ -1,4 +1,4 @@
-"""Latents on disk, bound to the dataset and the codec that made them, and in memory for training.
+"""Latents on disk, bound to the dataset and the codec that made them, and mapped for training.
 
 One tar stands beside each dataset shard: `<key>.latent.npy`, float16, latent channels × frames.
 Shapes: N clips, C latent channels, T latent frames.
@@ -7,6 +7,9 @@ Shapes: N clips, C latent channels, T latent frames.
 from __future__ import annotations
 
 import io
+import math
+import os
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +19,22 @@ from numpy.typing import NDArray
 
 from sonarc.contracts import store
 from sonarc.contracts.dataset import LatentShard, LatentsManifest, Split, read_dataset, read_latents
-from sonarc.contracts.errors import DataError
-from sonarc.contracts.hashing import sha256_path
+from sonarc.contracts.errors import DataError, StoreError
+from sonarc.contracts.hashing import sha256_json, sha256_path
 from sonarc.data.reader import read_index
 from sonarc.data.shards import ShardWriter, open_shard
 
+KEPT = 12
+"""Gathered files that stay in the cache: the three splits of four datasets."""
 _AGAIN = "Encode the dataset again with the encode stage."
 
 
 @dataclass(frozen=True)
 class LatentSet:
-    """The latents of one split in memory, in the order of the index.
+    """The latents of one split, in the order of the index.
 
     Attributes:
-        latents_NCT: float16; frames behind a clip's true length are the codec's view of the padding.
+        latents_NCT: float16, mapped from disk; frames behind a clip's true length are the codec's view of the padding.
         frames_N: true latent frames of each clip.
         seconds_N: true length of each clip, seconds.
         captions: the captions of each clip.
@@ -107,23 +112,8 @@ def load_latents(latents_uri: str, dataset_uri: str, split: Split, *, encoder_sh
     """
     manifest = read_latents(latents_uri)
     check_bound(manifest, latents_uri, read_dataset(dataset_uri).sha256(), encoder_sha256)
-    index = read_index(dataset_uri, split)
-    rows = index.to_pylist()
-    position = {row["key"]: n for n, row in enumerate(rows)}
-    latents_NCT = np.empty((len(rows), manifest.channels, manifest.frames), np.float16)
-    found = 0
-    wanted = {row["shard"] for row in rows}
-    for shard in manifest.shards:
-        if shard.name not in wanted:
-            continue
-        with open_shard(store.join(latents_uri, shard.name), sha256=shard.sha256, size=shard.bytes) as reader:
-            for key, offset in shard.offsets.items():
-                if (n := position.get(key)) is not None:
-                    raw = reader.read(offset, latents_NCT[n].nbytes)
-                    latents_NCT[n] = np.frombuffer(raw, "<f2").reshape(latents_NCT[n].shape)
-                    found += 1
-    if found != len(rows):
-        raise DataError(f"The latents at {latents_uri} lack {len(rows) - found} clips of the split {split!r}.", _AGAIN)
+    rows = read_index(dataset_uri, split).to_pylist()
+    latents_NCT = _mapped(manifest, latents_uri, split, [row["key"] for row in rows])
     frames_N = np.array([-(-row["frames"] // manifest.hop) for row in rows], np.int64)
     return LatentSet(
         latents_NCT=latents_NCT,
@@ -136,6 +126,61 @@ def load_latents(latents_uri: str, dataset_uri: str, split: Split, *, encoder_sh
         weights_N=np.array([row["weight"] for row in rows], np.float64),
         hop=manifest.hop,
     )
+
+
+def _mapped(manifest: LatentsManifest, uri: str, split: Split, keys: Sequence[str]) -> NDArray[np.float16]:
+    """The latents of some clips `(N, C, T)`, mapped from a file in the user's cache.
+
+    The file is gathered from the shards, each checked against its hash, when it is first needed on a machine: then any
+    clip is one read away, memory stays flat however many there are, and the workers of a machine share it.
+    """
+    shape = (len(keys), manifest.channels, manifest.frames)
+    folder = store.cache_root() / "latents"
+    path = folder / f"{sha256_json([manifest.sha256(), split, list(keys)])[:32]}.f16"
+    if not path.is_file() or path.stat().st_size != 2 * math.prod(shape):
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+        try:
+            _gather(manifest, uri, split, keys, temporary, shape)
+            temporary.replace(path)
+        except OSError as error:
+            raise StoreError(
+                f"The latents' {2 * math.prod(shape) / 1e6:,.0f} MB could not be kept in {folder}: {error}.",
+                "Free some space, or set SONARC_CACHE to a folder that has it.",
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        _tidy(folder)
+    os.utime(path)
+    return np.memmap(path, "<f2", "r", shape=shape) if keys else np.zeros(shape, np.float16)
+
+
+def _gather(
+    manifest: LatentsManifest, uri: str, split: Split, keys: Sequence[str], path: Path, shape: tuple[int, ...]
+) -> None:
+    position = {key: n for n, key in enumerate(keys)}
+    size = 2 * math.prod(shape[1:])
+    found = 0
+    with path.open("wb") as file:
+        file.truncate(size * len(keys))
+        for shard in manifest.shards:
+            wanted = {key: offset for key, offset in shard.offsets.items() if key in position}
+            if not wanted:
+                continue
+            with open_shard(store.join(uri, shard.name), sha256=shard.sha256, size=shard.bytes) as reader:
+                for key, offset in wanted.items():
+                    file.seek(position[key] * size)
+                    file.write(reader.read(offset, size))
+                    found += 1
+    if found != len(keys):
+        raise DataError(f"The latents at {uri} lack {len(keys) - found} clips of the split {split!r}.", _AGAIN)
+
+
+def _tidy(folder: Path) -> None:
+    """Of the gathered files only the last used stay."""
+    files = sorted(folder.glob("*.f16"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in files[KEPT:]:
+        old.unlink(missing_ok=True)  # whoever has it mapped keeps it until the end
 
 
 def check_bound(manifest: LatentsManifest, uri: str, dataset_sha256: str, encoder_sha256: str | None = None) -> None:

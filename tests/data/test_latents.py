@@ -20,8 +20,11 @@ CHANNELS, FRAMES, HOP = 4, 16, 1024
 
 
 @pytest.fixture
-def encoded(source: SourceConfig, make_dataset: Make, tmp_path: Path) -> tuple[str, str, dict[str, np.ndarray]]:
-    """Latents of the small dataset: (latents, dataset, key → latent)."""
+def encoded(
+    source: SourceConfig, make_dataset: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, str, dict[str, np.ndarray]]:
+    """Latents of the small dataset: (latents, dataset, key → latent). The user's cache is an empty one."""
+    monkeypatch.setenv("SONARC_CACHE", str(tmp_path / "cache"))
     dataset, latents = str(tmp_path / "dataset"), str(tmp_path / "latents")
     manifest = make_dataset(source, tmp_path / "dataset")
     random = np.random.default_rng(0)
@@ -84,17 +87,47 @@ def test_latents_of_another_dataset_or_codec_are_refused(
         load_latents(latents, str(tmp_path / "other"), "train")
 
 
-def test_damaged_latents_are_refused(encoded: tuple[str, str, dict[str, np.ndarray]]) -> None:
-    latents, dataset, _ = encoded
-    shard = Path(latents, "train-000000.tar")
-    shard.write_bytes(shard.read_bytes().replace(b"NUMPY", b"MUMPY", 1))
-    with pytest.raises(DataError, match="manifest says"):
-        load_latents(latents, dataset, "train")
-
-
 def test_latents_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
     latents_NCT = np.zeros((1, CHANNELS, FRAMES), np.float16)
     latents_NCT[0, 0, 0] = np.inf
     with pytest.raises(DataError, match="not finite"):
         write_latent_shard(str(tmp_path / "x"), "train-000000.tar", ["0" * 20 + "-000"], latents_NCT, tmp_path)
     assert not (tmp_path / "x").exists()
+
+
+def test_gathered_latents_are_shared_refreshed_and_few(
+    encoded: tuple[str, str, dict[str, np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents, dataset, values = encoded
+    first = load_latents(latents, dataset, "train")
+    (kept,) = (tmp_path / "cache" / "latents").iterdir()
+
+    monkeypatch.setattr("sonarc.data.latents.open_shard", lambda *a, **k: pytest.fail("the shards were read again"))
+    second = load_latents(latents, dataset, "train")
+    assert isinstance(second.latents_NCT, np.memmap) and not second.latents_NCT.flags.writeable
+    for key, latent_CT in zip(second.keys, second.latents_NCT, strict=True):
+        np.testing.assert_array_equal(latent_CT, values[key])
+    np.testing.assert_array_equal(first.latents_NCT, second.latents_NCT)
+
+    monkeypatch.undo()
+    monkeypatch.setenv("SONARC_CACHE", str(tmp_path / "cache"))
+    whole = kept.read_bytes()
+    kept.unlink()
+    kept.write_bytes(whole[:-2])  # a file that was cut short is gathered again
+    np.testing.assert_array_equal(load_latents(latents, dataset, "train").latents_NCT, first.latents_NCT)
+    monkeypatch.setattr("sonarc.data.latents.KEPT", 1)
+    load_latents(latents, dataset, "valid")
+    assert len(list((tmp_path / "cache" / "latents").iterdir())) == 1
+
+
+def test_a_damaged_shard_is_named_and_nothing_of_it_kept(
+    encoded: tuple[str, str, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    latents, dataset, _ = encoded
+    shard = sorted(Path(latents).glob("train-*.tar"))[-1]
+    content = bytearray(shard.read_bytes())
+    content[700] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match=shard.name):
+        load_latents(latents, dataset, "train")
+    assert not list((tmp_path / "cache" / "latents").iterdir())
