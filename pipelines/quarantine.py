@@ -28,6 +28,8 @@ MEANING: dict[Reason, str] = {
     Reason.BAD_CHANNELS: "no channels, or more than 7.1 has",
     Reason.NON_FINITE: "samples that are NaN or infinite",
     Reason.SILENT: "quieter than data.silence_dbfs",
+    Reason.CLIPPED: "more of it cut off at its peak than data.max_clipped",
+    Reason.NARROW: "resampled up from a rate without the band of data.min_bandwidth_hz",
     Reason.TOO_SHORT: "shorter than data.min_seconds of sound",
     Reason.DUPLICATE: "the same bytes as another file",
     Reason.NO_CAPTION: "audio that no row names",

@@ -145,6 +145,10 @@ class DataConfig(Section):
     """Below this peak a file counts as silent; edges below it are trimmed."""
     max_source_samples: Positive = 200_000_000
     """Refuse a file whose header says more frames × channels than this, before decoding it."""
+    max_clipped: Fraction = 0.2
+    """A file with a greater share of its samples cut off at its peak is refused; 1 for square waves, made so."""
+    min_bandwidth_hz: NonNegative = 5_000.0
+    """A file whose spectrum ends in a cliff below this, though its rate promises more, is refused: resampled up."""
     max_segments: Positive = 8
     """At most so many clips are cut from one long file."""
     train_fraction: Fraction = 0.7

@@ -72,6 +72,8 @@ class Reason(StrEnum):
     BAD_CHANNELS = "bad_channels"
     NON_FINITE = "non_finite"
     SILENT = "silent"
+    CLIPPED = "clipped"
+    NARROW = "false_bandwidth"
     TOO_SHORT = "too_short"
     DUPLICATE = "duplicate"
     NO_CAPTION = "no_caption"

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sonarc.audio import Refused, condition, decode, encode_flac
+from sonarc.audio import Refused, check_quality, condition, decode, encode_flac
 from sonarc.contracts import store
 from sonarc.contracts.config import AudioConfig, DataConfig
 from sonarc.contracts.dataset import (
@@ -113,7 +113,9 @@ def make_clips(data: bytes, file: SourceFile, audio: AudioConfig, config: DataCo
         Refused: the file cannot be used.
     """
     digest = sha256_bytes(data)
-    segments = condition(decode(data, max_samples=config.max_source_samples), audio, config)
+    waveform = decode(data, max_samples=config.max_source_samples)
+    check_quality(waveform, config)
+    segments = condition(waveform, audio, config)
     return [
         EncodedClip(
             ClipRow(
