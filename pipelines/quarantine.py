@@ -32,6 +32,7 @@ MEANING: dict[Reason, str] = {
     Reason.NARROW: "resampled up from a rate without the band of data.min_bandwidth_hz",
     Reason.TOO_SHORT: "shorter than data.min_seconds of sound",
     Reason.DUPLICATE: "the same bytes as another file",
+    Reason.NEAR_DUPLICATE: "the same sound as an earlier file's, by data.near_duplicate",
     Reason.NO_CAPTION: "audio that no row names",
     Reason.BAD_CAPTION: "a row or a caption that is no plain text",
     Reason.MISSING: "a row whose file is not there",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -17,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import ray.data
 from ray.data import TaskPoolStrategy
 
@@ -30,6 +32,7 @@ from sonarc.contracts.hashing import sha256_bytes
 from sonarc.contracts.result import Artifact
 from sonarc.data.growth import Latest, Parent, Stamps, places
 from sonarc.data.ingest import (
+    Accepted,
     ClipRow,
     Ingested,
     ShardPlan,
@@ -43,6 +46,7 @@ from sonarc.data.ingest import (
     without_duplicates,
     write_shard,
 )
+from sonarc.data.near import Seen, of_file
 from sonarc.data.sources import Listing, Refusal, SourceFile, read_source
 
 FILES_PER_TASK = 16
@@ -72,8 +76,11 @@ def run(context: StageContext) -> Outcome:
     found = _look(listing.files, parent, Stamps.read(kept), context, parts)
     refused, inputs = listing.refused + found.refused, found.inputs
     clips, duplicates = without_duplicates(found.accepted, parent.known() if parent else None)
+    duplicates += _near_duplicates(found, duplicates, parent, config.near_duplicate)
     repeated = {(refusal.source, refusal.path) for refusal in duplicates}
-    inputs |= {(f.source, f.path): d for f, d, _ in found.accepted if (f.source, f.path) not in repeated}
+    inputs |= {name: taken for name, taken in found.taken.items() if name not in repeated}
+    unheard = {refusal.source_sha256 for refusal in duplicates if refusal.reason is Reason.NEAR_DUPLICATE}
+    clips = [row for row in clips if row.source_sha256 not in unheard]
     old_rows = parent.followed(listing.files) if parent else []
     refused += duplicates
     if parent and not clips and old_rows == parent.rows and set(refused) == set(parent.quarantine):
@@ -101,12 +108,14 @@ class _Found:
     Attributes:
         accepted: new files, the hash of their bytes, and their clips.
         inputs: files whose clips the parent has.
+        taken: the accepted files, as the dataset notes them.
         places: where each new clip's FLAC waits.
     """
 
     accepted: list[tuple[SourceFile, str, list[ClipRow]]] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
-    inputs: dict[tuple[str, str], str] = field(default_factory=dict)
+    inputs: dict[tuple[str, str], Accepted] = field(default_factory=dict)
+    taken: dict[tuple[str, str], Accepted] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
     stamps: Stamps = field(default_factory=Stamps)
 
@@ -136,9 +145,33 @@ def _look(files: list[SourceFile], parent: Parent | None, stamps: Stamps, contex
         elif parent is None or parent.said(file, digest) is None:
             rows = [row_from_json(text) for text in outcome["rows"]]
             found.accepted.append((file, digest, rows))
+            seconds = round(sum(row.seconds for row in rows), 6)
+            found.taken[file.source, file.path] = Accepted(digest, seconds, b64decode(outcome["fingerprint"]))
             found.places |= {row.key: Place(*place) for row, place in zip(rows, outcome["places"], strict=True)}
         context.progress(done, len(unknown), unit="files")
     return found
+
+
+def _near_duplicates(
+    found: _Found, duplicates: list[Refusal], parent: Parent | None, threshold: float
+) -> list[Refusal]:
+    """New files that sound like an earlier one."""
+    exact = {(refusal.source, refusal.path) for refusal in duplicates}
+    new = [(file, digest) for file, digest, _ in found.accepted if (file.source, file.path) not in exact]
+    if threshold >= 1 or not new:
+        return []
+    taken = [found.taken[file.source, file.path] for file, _ in new]
+    seen = parent.sounds(threshold) if parent else Seen(threshold)
+    sounds = [
+        (f"{file.source}/{file.path}", said.seconds, np.frombuffer(said.fingerprint, np.float16))
+        for (file, _), said in zip(new, taken, strict=True)
+    ]
+    refused = []
+    for (file, digest), repeats in zip(new, seen.sift(sounds), strict=True):
+        if repeats is not None:
+            detail = f"it sounds like {repeats[0]}: {repeats[1]:.4f}"
+            refused.append(Refusal(file.source, file.path, Reason.NEAR_DUPLICATE, detail, digest))
+    return refused
 
 
 def list_sources(sources: Iterable[dict[str, Any]]) -> Listing:
@@ -190,11 +223,16 @@ def ingest_batch(
     for text in batch["files"]:
         number, described = json.loads(text)
         file = SourceFile(**described | {"captions": tuple(described["captions"])})
-        outcome: dict[str, Any] = {"number": number, "sha256": "", "reason": "", "detail": "", "rows": [], "places": []}
+        outcome: dict[str, Any] = {
+            "number": number, "sha256": "", "reason": "", "detail": "", "rows": [], "places": [], "fingerprint": "",
+        }  # fmt: skip
         try:
             data = read_file(file, config)
             outcome["sha256"] = sha256_bytes(data)
             clips = [] if outcome["sha256"] in known else make_clips(data, file, audio, config)
+            if clips:
+                whole = of_file([clip.fingerprint for clip in clips])
+                outcome["fingerprint"] = b64encode(whole.tobytes()).decode()
             for clip in clips:
                 outcome["rows"].append(row_to_json(clip.row))
                 outcome["places"].append((part, offset, len(clip.flac)))

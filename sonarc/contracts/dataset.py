@@ -56,7 +56,15 @@ QUARANTINE_SCHEMA = pa.schema(
 )
 """A row a refused input."""
 
-INPUTS_SCHEMA = pa.schema([("source", pa.string()), ("path", pa.string()), ("source_sha256", pa.string())])
+INPUTS_SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),
+        ("path", pa.string()),
+        ("source_sha256", pa.string()),
+        ("seconds", pa.float64()),  # of all its clips
+        ("fingerprint", pa.binary()),  # float16, see sonarc.data.near
+    ]
+)
 """A row an accepted file: what the next version need not look at again."""
 
 
@@ -76,6 +84,7 @@ class Reason(StrEnum):
     NARROW = "false_bandwidth"
     TOO_SHORT = "too_short"
     DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
     NO_CAPTION = "no_caption"
     BAD_CAPTION = "bad_caption"
     MISSING = "missing_file"

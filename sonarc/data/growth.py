@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,6 +29,8 @@ from sonarc.contracts.dataset import (
 )
 from sonarc.contracts.errors import DataError
 from sonarc.contracts.hashing import sha256_bytes
+from sonarc.data.ingest import Accepted
+from sonarc.data.near import Seen
 from sonarc.data.reader import read_index
 from sonarc.data.sources import Refusal, SourceFile
 
@@ -41,14 +44,14 @@ class Parent:
 
     Attributes:
         rows: its index.
-        inputs: (source, path) → sha256 of the files it took.
+        inputs: the files it took, by (source, path).
         quarantine: what it refused.
     """
 
     uri: str
     manifest: DatasetManifest
     rows: list[dict[str, Any]]
-    inputs: dict[tuple[str, str], str]
+    inputs: dict[tuple[str, str], Accepted]
     quarantine: list[Refusal]
 
     @classmethod
@@ -66,7 +69,10 @@ class Parent:
             uri,
             manifest,
             read_index(uri).to_pylist(),
-            {(row["source"], row["path"]): row["source_sha256"] for row in inputs.to_pylist()},
+            {
+                (row["source"], row["path"]): Accepted(row["source_sha256"], row["seconds"], row["fingerprint"])
+                for row in inputs.to_pylist()
+            },
             refusals,
         )
 
@@ -76,12 +82,13 @@ class Parent:
 
     def known(self) -> dict[str, str]:
         """sha256 → `source/path` of the files it took, or the source alone where the path holds other bytes by now."""
-        named = {digest: f"{source}/{path}" for (source, path), digest in self.inputs.items()}
+        named = {file.sha256: f"{source}/{path}" for (source, path), file in self.inputs.items()}
         return {row["source_sha256"]: row["source"] for row in self.rows} | named
 
     def said(self, file: SourceFile, digest: str) -> Refusal | bool | None:
         """What is known of a file with those bytes: its refusal, True if its clips are there, None if it is new."""
-        if self.inputs.get((file.source, file.path)) == digest:
+        taken = self.inputs.get((file.source, file.path))
+        if taken is not None and taken.sha256 == digest:
             return True
         refusal = self._refused.get((file.source, file.path))
         return refusal if refusal is not None and refusal.source_sha256 == digest else None
@@ -92,8 +99,17 @@ class Parent:
 
     def followed(self, files: Iterable[SourceFile]) -> list[dict[str, Any]]:
         """Its rows, with what the sources now say of them."""
-        by_digest = {self.inputs[name]: file for file in files if (name := (file.source, file.path)) in self.inputs}
+        by_digest = {
+            self.inputs[name].sha256: file for file in files if (name := (file.source, file.path)) in self.inputs
+        }
         return [_followed(row, by_digest.get(row["source_sha256"])) for row in self.rows]
+
+    def sounds(self, threshold: float) -> Seen:
+        """The files it took, by how they sound."""
+        seen = Seen(threshold)
+        for (source, path), file in self.inputs.items():
+            seen.add(f"{source}/{path}", file.seconds, np.frombuffer(file.fingerprint, np.float16))
+        return seen
 
     def copy_shards(self, uri: str) -> None:
         """Put its shards into another dataset folder."""

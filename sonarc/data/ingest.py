@@ -39,6 +39,7 @@ from sonarc.contracts.dataset import (
 )
 from sonarc.contracts.errors import DataError, SourceError, StoreError
 from sonarc.contracts.hashing import canonical_json, sha256_bytes, sha256_path
+from sonarc.data.near import fingerprint
 from sonarc.data.shards import ShardWriter
 from sonarc.data.sources import Refusal, SourceFile
 from sonarc.data.sources.fetch import fetch
@@ -81,6 +82,21 @@ class EncodedClip:
 
     row: ClipRow
     flac: bytes
+    fingerprint: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A file whose clips are in the dataset.
+
+    Attributes:
+        seconds: of all its clips.
+        fingerprint: see `sonarc.data.near`; float16 bytes.
+    """
+
+    sha256: str
+    seconds: float
+    fingerprint: bytes
 
 
 def read_file(file: SourceFile, config: DataConfig) -> bytes:
@@ -136,6 +152,7 @@ def make_clips(data: bytes, file: SourceFile, audio: AudioConfig, config: DataCo
                 stereo=_is_stereo(segment.audio_AS),
             ),
             encode_flac(segment.audio_AS, audio.sample_rate),
+            fingerprint(segment.audio_AS, audio.sample_rate),
         )
         for number, segment in enumerate(segments)
     ]
@@ -242,7 +259,7 @@ class Ingested:
     Attributes:
         plans, written: the new shards.
         refused: everything refused, now and before, of what the sources list.
-        inputs: the accepted files, now and before: (source, path) → sha256.
+        inputs: the accepted files, now and before, by (source, path).
         parent: what it adds to.
         old_rows: the parent's rows of the index, with what the sources now say of them.
     """
@@ -250,7 +267,7 @@ class Ingested:
     plans: Sequence[ShardPlan]
     written: Sequence[WrittenShard]
     refused: Sequence[Refusal]
-    inputs: Mapping[tuple[str, str], str]
+    inputs: Mapping[tuple[str, str], Accepted]
     parent: DatasetManifest | None = None
     old_rows: Sequence[dict[str, Any]] = ()
 
@@ -282,8 +299,14 @@ def finish_dataset(uri: str, made: Ingested, audio: AudioConfig, config: DataCon
     index = pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
     quarantine = pa.Table.from_pylist([refusal.row() for refusal in refusals], schema=QUARANTINE_SCHEMA)
     accepted = [
-        {"source": source, "path": path, "source_sha256": digest}
-        for (source, path), digest in sorted(made.inputs.items())
+        {
+            "source": source,
+            "path": path,
+            "source_sha256": file.sha256,
+            "seconds": file.seconds,
+            "fingerprint": file.fingerprint,
+        }
+        for (source, path), file in sorted(made.inputs.items(), key=lambda item: item[0])
     ]
     manifest = DatasetManifest(
         version=made.parent.version + 1 if made.parent else 1,
