@@ -150,7 +150,7 @@ class DataConfig(Section):
     min_bandwidth_hz: NonNegative = 5_000.0
     """A file whose spectrum ends in a cliff below this, though its rate promises more, is refused: resampled up."""
     near_duplicate: Annotated[float, Field(ge=0.9, le=1)] = 0.998
-    """A file that sounds like an earlier one of its length, by the cosine of their fingerprints, is refused; 1: none."""
+    """A file that sounds like an earlier one of its length, by the cosine of their fingerprints, is refused; 1: no."""
     max_segments: Positive = 8
     """At most so many clips are cut from one long file."""
     train_fraction: Fraction = 0.7
