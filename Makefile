@@ -12,7 +12,7 @@ ARGS ?=
 # constraints.txt is the whole resolved set, so nothing is left to resolve; bytecode is made when first imported.
 PIP := --quiet --no-deps --no-compile
 
-.PHONY: help install run stop test test-slow test-e2e test-s3 lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints
+.PHONY: help install run stop test test-slow test-e2e test-s3 test-faults lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ test-e2e: install  ## whole pipelines: first, cached, refused and failing runs
 
 test-s3: install  ## the pipeline in a bucket of a real S3 server that stumbles
 	$(BIN)/pytest -m "slow or not slow" tests/e2e/test_s3.py tests/contracts/test_store_s3.py $(ARGS)
+
+test-faults: install  ## trainings whose worker, driver or raylet is killed
+	$(BIN)/pytest -m slow -n 0 tests/faults $(ARGS)
 
 lint: install  ## style
 	$(BIN)/ruff check .
