@@ -22,6 +22,7 @@ MEANING: dict[Reason, str] = {
     Reason.EMPTY: "nothing in it",
     Reason.NOT_AUDIO: "no audio format that is known",
     Reason.CORRUPT: "audio that cannot be decoded",
+    Reason.CRASHED: "decoding it ended its process, or took too long",
     Reason.TRUNCATED: "its header promises more than there is",
     Reason.TOO_LARGE: "more than data.max_source_samples or data.fetch.max_bytes allow",
     Reason.BAD_RATE: "a sample rate that no converter has",

@@ -14,6 +14,7 @@ from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -46,10 +47,13 @@ from sonarc.data.ingest import (
     without_duplicates,
     write_shard,
 )
+from sonarc.data.isolated import Isolated
 from sonarc.data.near import Seen, of_file
 from sonarc.data.sources import Listing, Refusal, SourceFile, read_source
 
 FILES_PER_TASK = 16
+DECODE_SECONDS = 120.0
+"""A file that takes longer to decode and condition is refused."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +233,7 @@ def ingest_batch(
         try:
             data = read_file(file, config)
             outcome["sha256"] = sha256_bytes(data)
-            clips = [] if outcome["sha256"] in known else make_clips(data, file, audio, config)
+            clips = [] if outcome["sha256"] in known else _apart()(make_clips, data, file, audio, config)
             if clips:
                 whole = of_file([clip.fingerprint for clip in clips])
                 outcome["fingerprint"] = b64encode(whole.tobytes()).decode()
@@ -243,6 +247,12 @@ def ingest_batch(
         outcomes.append(outcome)
     store.write_bytes(store.join(parts, part), b"".join(flacs))
     return {"outcomes": json.dumps(outcomes)}
+
+
+@cache
+def _apart() -> Isolated:
+    """This worker's process for decoding: libraries that decode have crashed on files made for it."""
+    return Isolated(DECODE_SECONDS)
 
 
 def _write_shards(

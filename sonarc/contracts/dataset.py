@@ -74,6 +74,7 @@ class Reason(StrEnum):
     EMPTY = "empty_file"
     NOT_AUDIO = "not_audio"
     CORRUPT = "corrupt"
+    CRASHED = "crashed"
     TRUNCATED = "truncated"
     TOO_LARGE = "too_large"
     BAD_RATE = "bad_sample_rate"
