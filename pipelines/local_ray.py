@@ -57,6 +57,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def private_env() -> dict[str, str]:
+    """What a head on loopback, and whoever is to be let in, need in their environment: a token of their own."""
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DISABLE_IMPORT_WARNING": "1",
+        # Ray puts the host's own address in place of a loopback one unless told that no cluster is meant.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        **QUIET,
+    }
+
+
 @contextlib.contextmanager
 def local_ray(logical_cpus: int, log: Path) -> Iterator[LocalRay]:
     """Start a head for the duration of a `with` block.
@@ -68,15 +81,7 @@ def local_ray(logical_cpus: int, log: Path) -> Iterator[LocalRay]:
     Raises:
         StageError: it did not come up; the message names the log.
     """
-    env = {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_DISABLE_IMPORT_WARNING": "1",
-        # Ray puts the host's own address in place of a loopback one unless told that no cluster is meant.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        **QUIET,
-    }
+    env = private_env()
     with contextlib.ExitStack() as running:
         for attempt in range(ATTEMPTS):
             try:

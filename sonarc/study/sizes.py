@@ -21,7 +21,7 @@ FULL = (
     "arc.warmup_steps=30",
     "arc.generator_delay=20",
     "arc.contrastive_weight=1.0",
-    "arc.penalty_weight=0.1",
+    "arc.penalty_weight=10",
     "arc.ode_warmup.steps=0",
     "arc.checkpoint_every=50",
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cluster import Cluster, Training, cluster, until
+from ray_cluster import Cluster, Training, cluster, until
 from tiny_latents import write_encode_stage
 
 from sonarc.checkpoint import load_checkpoint

@@ -11,12 +11,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from pipelines.local_ray import QUIET, end_tree, free_port
+from pipelines.local_ray import end_tree, free_port, private_env
 from sonarc.contracts import store
 from sonarc.contracts.progress import read_progress
 from sonarc.contracts.result import StageRequest
@@ -34,6 +34,7 @@ class Cluster:
 
     folder: Path
     address: str = ""
+    env: dict[str, str] = field(default_factory=private_env)
     _head: subprocess.Popen[bytes] | None = None
     _temporary: str = ""
 
@@ -50,7 +51,7 @@ class Cluster:
         with (self.folder / "head.log").open("ab") as log:
             self._head = subprocess.Popen(
                 command,
-                env=os.environ | QUIET,
+                env=os.environ | self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -107,7 +108,7 @@ class Training:
         """Start its driver."""
         uri = store.join(self.request.store, f"{self.request.stage}.json")
         store.write_json(uri, self.request.model_dump(mode="json"))
-        environment = os.environ | {"RAY_ADDRESS": self.cluster.address, "PYTHONUNBUFFERED": "1"}
+        environment = os.environ | self.cluster.env | {"RAY_ADDRESS": self.cluster.address}
         with (self.cluster.folder / "job.log").open("ab") as log:
             self._job = subprocess.Popen(
                 [sys.executable, "-m", f"ray_jobs.{self.request.stage}", "--request", uri],
