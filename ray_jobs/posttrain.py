@@ -18,7 +18,7 @@ from sonarc.contracts.tuning import LossWeights, TunedWeights
 def run(context: StageContext) -> Outcome:
     """Post-train the base with the tuned weights and hand on the generator's last checkpoint."""
     weights = read_weights(context.input("tune", "weights").uri)
-    arc = context.config.arc.model_copy(update=weights.model_dump())
+    arc = weights.applied(context.config.arc)
     check_workers(context, arc.batch)
     base, latents = context.input("pretrain", "base"), context.input("encode", "latents")
     manifest, origin = read_latents(latents.uri), read_manifest(base.uri)
@@ -40,7 +40,7 @@ def run(context: StageContext) -> Outcome:
     uri, last = train(context, posttrain, job)
     return Outcome(
         {"generator": Artifact(uri=uri, sha256=last.sha256())},
-        metrics={f"arc_{name}": value for name, value in weights.model_dump().items()},
+        metrics={f"arc_{name}": value for name, value in weights.model_dump(exclude_none=True).items()},
         counts={"steps": last.step, "clips_drawn": last.position},
     )
 
@@ -55,7 +55,7 @@ def read_weights(uri: str) -> LossWeights:
         tuned = TunedWeights.model_validate(store.read_json(uri))
     except ValidationError as error:
         raise DataError(f"{uri} does not follow its schema: {error}.", "Run the tune stage again.") from error
-    return LossWeights(contrastive_weight=tuned.contrastive_weight, penalty_weight=tuned.penalty_weight)
+    return tuned.weights
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import optuna
 import ray
 
@@ -27,8 +28,10 @@ from sonarc.arc.tuning import choose
 from sonarc.contracts import store
 from sonarc.contracts.config import ArcConfig, SonarcConfig, TextConfig, TuneConfig
 from sonarc.contracts.dataset import read_latents
+from sonarc.contracts.errors import ConfigError
 from sonarc.contracts.result import Artifact
-from sonarc.contracts.tuning import LossWeights, Trial
+from sonarc.contracts.tuning import Against, LossWeights, Trial
+from sonarc.metrics.bootstrap import interval
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 STEPS = 4
 """Sampling steps of the objective."""
+LINEAR = ("penalty_weight", "noise_mean")
+"""What is searched on a linear scale: it may be 0."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,13 @@ class Measured:
         frechet: distance to the validation clips; NaN where training or samples diverged.
         adherence: mean cosine of samples and prompts; NaN likewise.
         curves: figures of some steps of the training, step → name → value.
+        drawn: the distance of each bootstrap resample of the prompts, the same ones for every trial.
     """
 
     frechet: float
     adherence: float
     curves: dict[int, dict[str, float]]
+    drawn: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,11 @@ def tune(context: StageContext, measure: Measure) -> Outcome:
     assert best.frechet is not None and best.adherence is not None  # a failed trial is never chosen
     return Outcome(
         {"weights": Artifact(uri=uri, sha256=digest)},
-        metrics={"frechet": best.frechet, "adherence": best.adherence, **best.weights.model_dump()},
+        metrics={
+            "frechet": best.frechet,
+            "adherence": best.adherence,
+            **best.weights.model_dump(exclude_none=True),
+        },
         counts={"trials": len(trials), "failed": sum(trial.failed for trial in trials), "chosen": tuned.chosen},
     )
 
@@ -112,6 +123,7 @@ def _search(context: StageContext, settings: Settings, measure: Measure, place: 
     task = ray.remote(
         num_cpus=compute.threads,
         num_gpus=int(compute.gpu),
+        max_retries=1,  # a worker that was killed, for memory most likely
         runtime_env={"env_vars": worker_env(compute.threads)},
     )(measure)
     done = _finished(study)
@@ -127,11 +139,21 @@ def _search(context: StageContext, settings: Settings, measure: Measure, place: 
                 begun += 1
                 context.progress(len(done), config.trials, unit="trials", message=f"trial {asked.number}: {weights!r}")
             (reference,), _ = ray.wait(list(running))
-            asked, measured = running.pop(reference), ray.get(reference)
+            asked, measured = running.pop(reference), _result(reference)
             done.append(_tell(study, asked, measured))
             _log(context, done[-1], measured.curves)
             context.progress(len(done), config.trials, unit="trials")
     return done
+
+
+def _result(reference: Any) -> Measured:
+    """What a trial measured; one whose process died twice has diverged as far as the search is concerned."""
+    try:
+        measured: Measured = ray.get(reference)
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError) as error:
+        logger.warning("a trial's process died twice: %s", str(error).splitlines()[0])
+        return Measured(math.nan, math.nan, {})
+    return measured
 
 
 def _study(place: Path, config: SonarcConfig) -> optuna.Study:
@@ -144,9 +166,17 @@ def _study(place: Path, config: SonarcConfig) -> optuna.Study:
         direction="minimize",
         load_if_exists=True,
     )
+    space = {name: list(bounds) for name, bounds in _space(config.tune, config.arc).items()}
+    if study.user_attrs.get("space", space) != space:
+        raise ConfigError(
+            f"The search in {place} was begun in another space: {study.user_attrs['space']}, not {space}.",
+            "Remove that folder, or search in the space it was begun in.",
+        )
+    study.set_user_attr("space", space)
     trials = study.get_trials()
     if not trials:
-        study.enqueue_trial(_configured(config.arc).model_dump())
+        configured = _configured(config.tune, config.arc).model_dump(exclude_none=True)
+        study.enqueue_trial({name: value for name, value in configured.items() if name in space})
     for trial in trials:
         if trial.state == optuna.trial.TrialState.RUNNING:
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
@@ -154,8 +184,19 @@ def _study(place: Path, config: SonarcConfig) -> optuna.Study:
     return study
 
 
-def _configured(arc: ArcConfig) -> LossWeights:
-    return LossWeights(contrastive_weight=arc.contrastive_weight, penalty_weight=arc.penalty_weight)
+def _configured(tune: TuneConfig, arc: ArcConfig) -> LossWeights:
+    """What is configured, of all that is searched."""
+    searched = {
+        "adversarial_weight": arc.adversarial_weight,
+        "penalty_sigma": arc.penalty_sigma,
+        "lr_ratio": arc.lr_discriminator / arc.lr_generator,
+        "noise_mean": arc.noise_discriminator.mean,
+    }
+    return LossWeights(
+        contrastive_weight=arc.contrastive_weight,
+        penalty_weight=arc.penalty_weight,
+        **{name: value for name, value in searched.items() if name in tune.ranges()},
+    )
 
 
 def _ask(study: optuna.Study, config: SonarcConfig, number: int) -> tuple[optuna.trial.Trial, LossWeights]:
@@ -165,24 +206,29 @@ def _ask(study: optuna.Study, config: SonarcConfig, number: int) -> tuple[optuna
     study.sampler = optuna.samplers.TPESampler(seed=tune.seed + number, n_startup_trials=startup)
     asked = study.ask()
     asked.set_user_attr("number", number)
-    contrastive = 0.0
-    if config.arc.contrastive_weight:  # a term that is switched off stays off
-        contrastive = asked.suggest_float(
-            "contrastive_weight", *_around(tune, config.arc, "contrastive_weight"), log=True
-        )
-    penalty = asked.suggest_float("penalty_weight", *_around(tune, config.arc, "penalty_weight"))
-    return asked, LossWeights(contrastive_weight=contrastive, penalty_weight=penalty)
+    for name, (low, high) in _space(tune, config.arc).items():
+        asked.suggest_float(name, low, high, log=name not in LINEAR)
+    return asked, _weights(asked.params)
 
 
-def _around(tune: TuneConfig, arc: ArcConfig, name: str) -> tuple[float, float]:
-    """The configured range, widened to hold the configured weight."""
-    (low, high), weight = getattr(tune, name), getattr(arc, name)
-    return min(low, weight), max(high, weight)
+def _weights(params: dict[str, float]) -> LossWeights:
+    return LossWeights(**{"contrastive_weight": 0.0, **params})
+
+
+def _space(tune: TuneConfig, arc: ArcConfig) -> dict[str, tuple[float, float]]:
+    """The configured ranges, widened to hold what is configured. A term that is switched off stays off."""
+    configured = _configured(tune, arc).model_dump(exclude_none=True)
+    return {
+        name: (min(low, configured[name]), max(high, configured[name]))
+        for name, (low, high) in tune.ranges().items()
+        if name != "contrastive_weight" or arc.contrastive_weight
+    }
 
 
 def _tell(study: optuna.Study, asked: optuna.trial.Trial, measured: Measured) -> Trial:
     asked.set_user_attr("adherence", measured.adherence)
     asked.set_user_attr("frechet", measured.frechet)
+    asked.set_user_attr("drawn", list(measured.drawn))
     asked.set_user_attr("measured", True)
     if math.isfinite(measured.frechet):
         study.tell(asked, measured.frechet)
@@ -193,32 +239,45 @@ def _tell(study: optuna.Study, asked: optuna.trial.Trial, measured: Measured) ->
 
 def _finished(study: optuna.Study) -> list[Trial]:
     """Trials that were measured, in the order of their numbers."""
+    measured = sorted(
+        (trial for trial in study.get_trials() if trial.user_attrs.get("measured")),
+        key=lambda trial: trial.user_attrs["number"],
+    )
+    default = next((trial.user_attrs for trial in measured if trial.user_attrs["number"] == 0), None)
     found = []
-    for trial in study.get_trials():
-        if not trial.user_attrs.get("measured"):
-            continue
+    for trial in measured:
         figures = {name: trial.user_attrs[name] for name in ("frechet", "adherence")}
         found.append(
             Trial(
                 number=trial.user_attrs["number"],
-                weights=LossWeights(
-                    contrastive_weight=trial.params.get("contrastive_weight", 0.0),
-                    penalty_weight=trial.params["penalty_weight"],
-                ),
+                weights=_weights(trial.params),
+                against_default=_against(trial.user_attrs, default),
                 **{name: value if math.isfinite(value) else None for name, value in figures.items()},
             )
         )
-    return sorted(found, key=lambda trial: trial.number)
+    return found
+
+
+def _against(trial: dict[str, Any], default: dict[str, Any] | None) -> Against | None:
+    """A trial's distance minus that of the configured weights, over the same resamples of the prompts."""
+    if default is None or trial["number"] == 0 or not (trial["drawn"] and default["drawn"]):
+        return None
+    difference = np.asarray(trial["drawn"]) - np.asarray(default["drawn"])
+    found = interval(trial["frechet"] - default["frechet"], difference)
+    return Against(value=found.value, low=found.low, high=found.high)
 
 
 def _log(context: StageContext, trial: Trial, curves: dict[int, dict[str, float]], *, recovered: bool = False) -> None:
     """One nested run a trial."""
     with context.run.child(f"trial-{trial.number}") as run:
-        run.log_params({**trial.weights.model_dump(), "number": trial.number, "recovered": recovered})
+        settings = trial.weights.model_dump(exclude_none=True)
+        run.log_params({**settings, "number": trial.number, "recovered": recovered})
         for step, metrics in curves.items():
             run.log_metrics(metrics, step=step)
         if not trial.failed:
             run.log_metrics({name: float(getattr(trial, name)) for name in ("frechet", "adherence")})
+        if (against := trial.against_default) is not None:
+            run.log_metrics({f"against_default_{name}": value for name, value in against.model_dump().items()})
 
 
 def measure(settings: Settings, weights: LossWeights) -> Measured:
@@ -228,7 +287,7 @@ def measure(settings: Settings, weights: LossWeights) -> Measured:
 
     config = settings.config
     first = config.arc.ode_warmup.steps
-    arc = config.arc.model_copy(update={**weights.model_dump(), "steps": first + config.tune.steps})
+    arc = weights.applied(config.arc).model_copy(update={"steps": first + config.tune.steps})
     trainer, data = _trainer(settings, arc)
     curves: dict[int, dict[str, float]] = {}
     try:
@@ -242,7 +301,8 @@ def measure(settings: Settings, weights: LossWeights) -> Measured:
         logger.warning("%r diverged: %s", weights, error)
         return Measured(math.nan, math.nan, curves)
     validation = _validation(settings.dataset_uri, settings.reference_uri, config.model_dump_json())
-    return Measured(*validation.score(_averaged(trainer), data.encoder, steps=STEPS), curves)
+    heard = validation.score(_averaged(trainer), data.encoder, steps=STEPS)
+    return Measured(heard.frechet, heard.adherence, curves, heard.drawn)
 
 
 def _trainer(settings: Settings, arc: ArcConfig) -> tuple[ArcTrainer, ArcData]:

@@ -10,7 +10,8 @@ from sonarc.contracts.tuning import Trial, TunedWeights
 
 
 def choose(trials: Sequence[Trial], *, adherence_slack: float) -> TunedWeights:
-    """The trial with the smallest distance among those that follow their prompts as the configured weights do.
+    """The trial with the smallest distance among those that follow their prompts as the configured weights do, and are
+    nearer than these by more than chance; without one, the configured weights.
 
     Args:
         trials: measured trials, number 0 with the configured weights.
@@ -30,5 +31,8 @@ def choose(trials: Sequence[Trial], *, adherence_slack: float) -> TunedWeights:
     if sound[0].number == 0 and sound[0].adherence is not None:
         least = sound[0].adherence - adherence_slack
     admitted = [trial for trial in sound if trial.adherence is not None and trial.adherence >= least]
+    if sound[0].number == 0:
+        better = [trial for trial in admitted if trial.against_default and trial.against_default.high < 0]
+        admitted = better or sound[:1]
     best = min(admitted, key=lambda trial: (trial.frechet, trial.number))
-    return TunedWeights(**best.weights.model_dump(), chosen=best.number, trials=tuple(ordered))
+    return TunedWeights(weights=best.weights, chosen=best.number, trials=tuple(ordered))

@@ -18,6 +18,7 @@ from sonarc.contracts.config import SonarcConfig
 from sonarc.contracts.errors import DataError
 from sonarc.data import read_clips, read_index
 from sonarc.dit import DiT
+from sonarc.metrics.bootstrap import resampled_frechet, resamples
 from sonarc.metrics.embedders import AudioText, Embedder, embed, load_audio_text, load_embedder
 from sonarc.metrics.frechet import PCA, Gaussian, frechet_distance, gaussian
 from sonarc.metrics.reference import load_reference
@@ -28,6 +29,21 @@ BATCH = 32
 """Clips decoded or embedded at once."""
 REAL = 512
 """At most so many validation clips stand for real audio."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a model's answers to the validation prompts sound like.
+
+    Attributes:
+        frechet: distance to the real clips; NaN if a sample is not finite.
+        adherence: mean cosine with the prompts; NaN likewise.
+        drawn: the distance of each bootstrap resample of the prompts, the same ones for every model.
+    """
+
+    frechet: float
+    adherence: float
+    drawn: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,7 @@ class Validation:
     codec: Codec
     channels: int
     samples: int
+    bootstrap: int = 100
 
     @classmethod
     def load(cls, dataset_uri: str, reference_uri: str, config: SonarcConfig) -> Validation:
@@ -80,13 +97,11 @@ class Validation:
             codec=load_codec(config.codec.uri),
             channels=config.audio.channels,
             samples=config.audio.samples,
+            bootstrap=tune.bootstrap,
         )
 
-    def score(self, model: DiT, encoder: TextEncoder, *, steps: int) -> tuple[float, float]:
-        """Fréchet distance of the model's ping-pong samples to the real clips, and their mean adherence.
-
-        Both are NaN if a sample is not finite.
-        """
+    def score(self, model: DiT, encoder: TextEncoder, *, steps: int) -> Heard:
+        """What the model's ping-pong samples sound like."""
         silence_C = silence_latent(self.codec)
         audio_NAS = np.zeros((len(self.prompts), self.channels, self.samples), np.float32)
         for start in range(0, len(self.prompts), BATCH):
@@ -106,10 +121,12 @@ class Validation:
                 row_AS[:, : clip_AS.shape[1]] = clip_AS
         return self.score_audio(audio_NAS)
 
-    def score_audio(self, audio_NAS: NDArray[np.float32]) -> tuple[float, float]:
-        """Fréchet distance and mean adherence of zero-padded clips, one a prompt."""
+    def score_audio(self, audio_NAS: NDArray[np.float32]) -> Heard:
+        """What zero-padded clips, one a prompt, sound like."""
         if not np.isfinite(audio_NAS).all():
-            return math.nan, math.nan
-        distance = frechet_distance(gaussian(self.pca(embed(self.embedder, audio_NAS))), self.real)
+            return Heard(math.nan, math.nan)
+        heard_NK = self.pca(embed(self.embedder, audio_NAS))
+        distance = frechet_distance(gaussian(heard_NK), self.real)
         agreement_N = (embed(self.clap, audio_NAS) * self.clap.text(self.prompts)).sum(axis=1)
-        return distance, float(agreement_N.mean())
+        drawn_R = resampled_frechet(heard_NK, self.real, resamples(self.prompts, self.bootstrap, self.seed))
+        return Heard(distance, float(agreement_N.mean()), tuple(drawn_R.tolist()))

@@ -355,15 +355,32 @@ class TuneConfig(Section):
     """Range searched, logarithmic."""
     penalty_weight: tuple[NonNegative, NonNegative] = (0.0, 0.2)
     """Range searched, linear."""
+    adversarial_weight: tuple[PositiveFloat, PositiveFloat] | None = None
+    """Range searched, logarithmic; none: as configured."""
+    penalty_sigma: tuple[PositiveFloat, PositiveFloat] | None = None
+    """Range searched, logarithmic; none: as configured."""
+    lr_ratio: tuple[PositiveFloat, PositiveFloat] | None = None
+    """Range of the discriminator's learning rate over the generator's, logarithmic; none: as configured."""
+    noise_mean: tuple[Finite, Finite] | None = None
+    """Range of the mean of the discriminator's noise, linear; none: as configured."""
+    bootstrap: Annotated[int, Field(ge=50)] = 100
+    """Resamples behind the interval by which a trial must beat the configured weights."""
     parallel: Positive = 1
     """Trials at once."""
     seed: Annotated[int, Field(ge=0)] = 0
 
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """The search space: what is searched, and between which bounds."""
+        names = (
+            "contrastive_weight", "penalty_weight", "adversarial_weight", "penalty_sigma", "lr_ratio", "noise_mean",
+        )  # fmt: skip
+        return {name: found for name in names if (found := getattr(self, name)) is not None}
+
     @model_validator(mode="after")
     def _ranges(self) -> Self:
-        for name, (low, high) in (("contrastive", self.contrastive_weight), ("penalty", self.penalty_weight)):
+        for name, (low, high) in self.ranges().items():
             if low > high:
-                raise ValueError(f"the range of {name}_weight, {low} to {high}, is empty")
+                raise ValueError(f"the range of {name}, {low} to {high}, is empty")
         if not self.contrastive_weight[0]:
             raise ValueError("contrastive_weight is searched on a logarithmic scale and cannot begin at 0")
         return self

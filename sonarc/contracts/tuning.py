@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sonarc.contracts.config import ArcConfig
+
 
 class LossWeights(BaseModel):
-    """The weights that are searched."""
+    """What is searched: the loss weights, and settings around them. None: as configured."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -16,6 +19,34 @@ class LossWeights(BaseModel):
     """λ of the contrastive term."""
     penalty_weight: float = Field(ge=0)
     """Weight of the approximated R1/R2 penalty."""
+    adversarial_weight: float | None = Field(default=None, ge=0)
+    """Weight of the adversarial term."""
+    penalty_sigma: float | None = Field(default=None, gt=0)
+    """Noise of the penalty."""
+    lr_ratio: float | None = Field(default=None, gt=0)
+    """The discriminator's learning rate over the generator's, which stays."""
+    noise_mean: float | None = None
+    """Mean of the discriminator's noise distribution, before the sigmoid."""
+
+    def applied(self, arc: ArcConfig) -> ArcConfig:
+        """`arc` with these in place of its own."""
+        names = ("contrastive_weight", "penalty_weight", "adversarial_weight", "penalty_sigma")
+        update: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.lr_ratio is not None:
+            update["lr_discriminator"] = self.lr_ratio * arc.lr_generator
+        if self.noise_mean is not None:
+            update["noise_discriminator"] = arc.noise_discriminator.model_copy(update={"mean": self.noise_mean})
+        return arc.model_copy(update=update)
+
+
+class Against(BaseModel):
+    """A trial's distance minus that of the configured weights, on the same prompts and noise: a 95 % interval."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    value: float
+    low: float
+    high: float
 
 
 class Trial(BaseModel):
@@ -30,6 +61,8 @@ class Trial(BaseModel):
     """Fréchet distance of the samples to the validation clips; None where the training or the samples diverged."""
     adherence: float | None
     """Mean cosine of the samples with their prompts."""
+    against_default: Against | None = None
+    """None for trial 0, and where one of the two failed."""
 
     @property
     def failed(self) -> bool:
@@ -42,8 +75,7 @@ class TunedWeights(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    contrastive_weight: float
-    penalty_weight: float
+    weights: LossWeights
     chosen: int
     """Number of the trial with these weights."""
     trials: tuple[Trial, ...]

@@ -10,17 +10,19 @@ from hypothesis import strategies as st
 
 from sonarc.arc.tuning import choose
 from sonarc.contracts.errors import StageError
-from sonarc.contracts.tuning import LossWeights, Trial
+from sonarc.contracts.tuning import Against, LossWeights, Trial
 
 
-def trial(number: int, frechet: float | None, adherence: float | None) -> Trial:
+def trial(number: int, frechet: float | None, adherence: float | None, high: float | None = -0.1) -> Trial:
+    """A trial; unless told otherwise it beats trial 0 by more than chance."""
     weights = LossWeights(contrastive_weight=1.0 + number, penalty_weight=0.0)
-    return Trial(number=number, weights=weights, frechet=frechet, adherence=adherence)
+    against = Against(value=-0.2, low=-0.3, high=high) if number and high is not None else None
+    return Trial(number=number, weights=weights, frechet=frechet, adherence=adherence, against_default=against)
 
 
 def test_the_smallest_distance_wins() -> None:
     tuned = choose([trial(0, 9.0, 0.4), trial(1, 7.0, 0.4), trial(2, 8.0, 0.9)], adherence_slack=0.02)
-    assert (tuned.chosen, tuned.contrastive_weight) == (1, 2.0)
+    assert (tuned.chosen, tuned.weights.contrastive_weight) == (1, 2.0)
     assert [t.number for t in tuned.trials] == [0, 1, 2]
 
 
@@ -29,6 +31,12 @@ def test_a_trial_that_no_longer_follows_its_prompts_is_not_chosen() -> None:
     assert choose(trials, adherence_slack=0.02).chosen == 2
     assert choose(trials, adherence_slack=0.05).chosen == 1
     assert choose(trials[:2], adherence_slack=0.0).chosen == 0
+
+
+def test_what_may_be_chance_is_not_chosen() -> None:
+    trials = [trial(0, 9.0, 0.4), trial(1, 6.0, 0.4, high=0.2), trial(2, 7.0, 0.4), trial(3, 5.0, 0.4, high=None)]
+    assert choose(trials, adherence_slack=0.0).chosen == 2
+    assert choose([trials[0], trials[1], trials[3]], adherence_slack=0.0).chosen == 0
 
 
 def test_trials_that_diverged_are_never_chosen() -> None:
@@ -48,7 +56,7 @@ def test_a_failed_default_sets_no_constraint() -> None:
 scores = st.one_of(st.none(), st.floats(0, 100))
 
 
-@given(st.lists(st.tuples(scores, scores), min_size=1, max_size=8), st.floats(0, 1))
+@given(st.lists(st.tuples(scores, scores, st.sampled_from([-0.1, 0.1])), min_size=1, max_size=8), st.floats(0, 1))
 def test_the_choice_is_admitted_and_best(drawn, slack: float) -> None:
     trials = [trial(n, *values) for n, values in enumerate(drawn)]
     sound = [t for t in trials if None not in (t.frechet, t.adherence)]
@@ -58,4 +66,7 @@ def test_the_choice_is_admitted_and_best(drawn, slack: float) -> None:
     assert chosen in sound
     least = trials[0].adherence - slack if trials[0] in sound else -math.inf
     assert chosen.adherence >= least
-    assert all(chosen.frechet <= t.frechet for t in sound if t.adherence >= least)
+    rivals = [t for t in sound if t.adherence >= least]
+    if trials[0] in sound:
+        rivals = [t for t in rivals if t.against_default and t.against_default.high < 0] or [trials[0]]
+    assert chosen in rivals and all(chosen.frechet <= t.frechet for t in rivals)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_latents import write_encode_stage
@@ -15,6 +18,7 @@ from tiny_latents import write_encode_stage
 from ray_jobs import tune
 from ray_jobs.tune import Measured, Settings
 from sonarc.arc import ArcTrainer
+from sonarc.arc.validation import Heard
 from sonarc.checkpoint import save_checkpoint, sections
 from sonarc.contracts import store
 from sonarc.contracts.config import SonarcConfig
@@ -76,7 +80,10 @@ def bowl(log: Path) -> Measure:
         with log.open("a") as file:
             file.write(f"{weights.contrastive_weight}\n")
         distance = abs(math.log(weights.contrastive_weight / 2)) + weights.penalty_weight
-        return Measured(distance, weights.contrastive_weight / 10, {10: {"loss_d": 0.5}})
+        drawn = tuple(
+            distance + 0.01 * math.sin(n) for n in range(50)
+        )  # a resample is a little easier or harder for all
+        return Measured(distance, weights.contrastive_weight / 10, {10: {"loss_d": 0.5}}, drawn)
 
     return measure
 
@@ -109,10 +116,12 @@ def test_the_configured_weights_come_first_and_the_best_are_handed_on(tmp_path: 
 
     document = store.read_json(result.outputs["weights"].uri)
     first, *others = document["trials"]
-    assert first["number"] == 0 and first["weights"] == {"contrastive_weight": 1.0, "penalty_weight": 0.0}
+    assert first["number"] == 0 and LossWeights(**first["weights"]) == LossWeights(
+        contrastive_weight=1.0, penalty_weight=0.0
+    )
     assert len(others) == 3 and all(t["weights"] != first["weights"] for t in others)
     chosen = document["trials"][document["chosen"]]
-    assert chosen["weights"]["contrastive_weight"] == document["contrastive_weight"]
+    assert chosen["weights"] == document["weights"]
     admitted = [t["frechet"] for t in document["trials"] if t["adherence"] >= first["adherence"] - 0.02]
     assert chosen["frechet"] == min(admitted)
     assert result.counts == {"trials": 4, "failed": 0, "chosen": document["chosen"]}
@@ -189,9 +198,9 @@ def test_trials_share_one_warm_up_and_are_none_the_worse_for_it(
     heard: list[torch.Tensor] = []
 
     class Ears:
-        def score(self, model: torch.nn.Module, *_: Any, **__: Any) -> tuple[float, float]:
+        def score(self, model: torch.nn.Module, *_: Any, **__: Any) -> Heard:
             heard.append(torch.cat([p.detach().flatten() for p in model.parameters()]).clone())
-            return 1.0, 0.5
+            return Heard(1.0, 0.5)
 
     monkeypatch.setattr(tune, "_validation", lambda *_: Ears())
     warmed: list[int] = []
@@ -207,3 +216,77 @@ def test_trials_share_one_warm_up_and_are_none_the_worse_for_it(
     assert warmed == list(range(config.arc.ode_warmup.steps))
     assert torch.equal(heard[0], heard[2])
     assert not torch.equal(heard[0], heard[1])
+
+
+def test_a_trial_that_is_better_by_chance_alone_is_not_taken(tmp_path: Path) -> None:
+    def measure(settings: Settings, weights: LossWeights) -> Measured:
+        random = np.random.default_rng(round(1e6 * weights.contrastive_weight))
+        distance = 10.0 if weights.contrastive_weight == 1.0 else 9.9
+        return Measured(distance, 0.5, {}, tuple((distance + random.normal(0, 1, 100)).tolist()))
+
+    result = execute(request_for(tmp_path, tiny()), lambda context: tune.tune(context, measure), NullRun())
+
+    document = store.read_json(result.outputs["weights"].uri)
+    assert result.counts["chosen"] == 0 and document["weights"]["contrastive_weight"] == 1.0
+    against = document["trials"][1]["against_default"]
+    assert against["low"] < against["value"] < 0 < against["high"]
+    assert document["trials"][0]["against_default"] is None
+
+
+def test_more_can_be_searched_and_reaches_the_training(tmp_path: Path) -> None:
+    config = tiny(
+        "tune.trials=2", "tune.lr_ratio=[1, 4]", "tune.penalty_sigma=[0.01, 0.1]", "tune.noise_mean=[-1, 0]",
+        "tune.adversarial_weight=[0.5, 2]",
+    )  # fmt: skip
+
+    def measure(settings: Settings, weights: LossWeights) -> Measured:
+        better = weights.noise_mean != settings.config.arc.noise_discriminator.mean
+        return Measured(1.0 if better else 2.0, 0.5, {}, (1.0 if better else 2.0,) * 50)
+
+    result = execute(request_for(tmp_path, config), lambda context: tune.tune(context, measure), NullRun())
+
+    default, other = (
+        LossWeights(**trial["weights"]) for trial in store.read_json(result.outputs["weights"].uri)["trials"]
+    )
+    assert default.applied(config.arc) == config.arc
+    assert result.counts["chosen"] == 1
+    arc = other.applied(config.arc)
+    assert other.lr_ratio is not None and 1 <= other.lr_ratio <= 6
+    assert arc.lr_discriminator == pytest.approx(other.lr_ratio * config.arc.lr_generator)
+    assert arc.noise_discriminator.mean == other.noise_mean and arc.penalty_sigma == other.penalty_sigma
+    assert arc.lr_generator == config.arc.lr_generator
+
+
+def test_a_search_begun_in_another_space_is_refused(tmp_path: Path, cache: Path) -> None:
+    def stopped(settings: Settings, weights: LossWeights) -> Measured:
+        raise ConfigError("pulled the plug")
+
+    request = request_for(tmp_path, tiny())
+    with pytest.raises(ConfigError, match="pulled the plug"):
+        execute(request, lambda context: tune.tune(context, stopped), NullRun())
+    (place,) = (cache / "tune").iterdir()
+    wider = tiny("tune.penalty_weight=[0, 9]")
+    with pytest.raises(ConfigError, match=r"begun in another space.*'penalty_weight': \[0\.0, 1\.0\]"):
+        tune._study(place, wider)
+
+
+def test_an_empty_range_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"the range of lr_ratio, 4\.0 to 1\.0, is empty"):
+        tiny("tune.lr_ratio=[4, 1]")
+
+
+def test_a_trial_whose_process_dies_is_tried_once_more_and_then_fails_alone(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def measure(settings: Settings, weights: LossWeights) -> Measured:
+        if weights.contrastive_weight != 1.0:
+            with log.open("a") as file:
+                file.write("died\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Measured(1.0, 0.5, {})
+
+    request = request_for(tmp_path, tiny("tune.trials=2"))
+    result = execute(request, lambda context: tune.tune(context, measure), NullRun())
+
+    assert result.counts == {"trials": 2, "failed": 1, "chosen": 0}
+    assert log.read_text() == "died\ndied\n"
