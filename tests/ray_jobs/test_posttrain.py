@@ -41,7 +41,7 @@ def tune_stage(root: Path, contrastive: float = 0.5, penalty: float = 0.25) -> s
     weights = LossWeights(contrastive_weight=contrastive, penalty_weight=penalty)
     trial = Trial(number=0, weights=weights, frechet=1.0, adherence=0.1)
     folder = store.join(root.as_uri(), "stages", "tune", "key")
-    document = TunedWeights(**weights.model_dump(), chosen=0, trials=(trial,)).model_dump(mode="json")
+    document = TunedWeights(weights=weights, chosen=0, trials=(trial,)).model_dump(mode="json")
     digest = store.write_json(store.join(folder, "weights.json"), document)
     output = Artifact(uri=store.join(folder, "weights.json"), sha256=digest)
     write_result(folder, StageResult(stage="tune", key="key", status="succeeded", outputs={"weights": output}))
