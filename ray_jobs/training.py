@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sonarc.checkpoint import Checkpoint
+    from sonarc.training.saving import Saver
 
 S = TypeVar("S")
 
@@ -78,14 +79,14 @@ class Worker:
         workers: how many there are.
         device: where its tensors live.
         checkpoints: URI of the folder that holds the training's checkpoints.
-        attempt: number of this attempt, the same on every worker.
+        saver: writes there, as this attempt.
     """
 
     rank: int
     workers: int
     device: torch.device
     checkpoints: str
-    attempt: int
+    saver: Saver
     mailbox: ActorHandle
 
     def part(self, batch: int) -> slice:
@@ -141,16 +142,13 @@ class Worker:
         return found if self.rank == 0 or uri is None else load_checkpoint(uri)
 
     def save(self, **checkpoint: Any) -> None:
-        """See `TrainingWorker`: rank 0 writes, the others go on.
+        """See `TrainingWorker` and `Saver`: rank 0 writes, the others go on."""
+        if not self.rank:
+            self.saver.save(**checkpoint)
 
-        Raises:
-            CheckpointError: a newer attempt has taken over. StoreError: the store is full or refuses.
-        """
-        if self.rank:
-            return
-        from sonarc.training.worker import save_and_prune
-
-        save_and_prune(self.checkpoints, self.attempt, **checkpoint)
+    def finish(self) -> None:
+        """See `TrainingWorker` and `Saver`."""
+        self.saver.finish()
 
 
 def check_workers(context: StageContext, batch: int) -> None:
@@ -272,6 +270,7 @@ def _worker_main(given: dict[str, Any]) -> None:
 
     from sonarc.checkpoint import claim_attempt
     from sonarc.contracts import log
+    from sonarc.training.saving import Saver
 
     log.setup()
     mailbox = given["mailbox"]
@@ -284,7 +283,8 @@ def _worker_main(given: dict[str, Any]) -> None:
         attempt = claim_attempt(given["checkpoints"]) if rank == 0 else 0
         if workers > 1:
             attempt = broadcast_from_rank_zero(attempt)
-        given["loop"](Worker(rank, workers, get_device(), given["checkpoints"], attempt, mailbox), given["settings"])
+        saver = Saver(given["checkpoints"], attempt)
+        given["loop"](Worker(rank, workers, get_device(), given["checkpoints"], saver, mailbox), given["settings"])
     except StoreError:
         raise  # the store may answer the next attempt
     except SonarcError as error:

@@ -12,6 +12,7 @@ from sonarc.checkpoint import claim_attempt
 from sonarc.contracts import store
 from sonarc.contracts.checkpoint import CheckpointManifest, newest
 from sonarc.contracts.stage import StageContext
+from sonarc.training.saving import Saver
 
 S = TypeVar("S")
 
@@ -31,7 +32,8 @@ def train_here(context: StageContext, loop: Callable[[Worker, S], None], setting
     checkpoints = store.join(context.folder, "checkpoints")
     mailbox: Any = _Mailbox(context)
     torch.set_num_threads(context.config.compute.threads)
-    loop(Worker(0, 1, torch.device("cpu"), checkpoints, claim_attempt(checkpoints), mailbox), settings)
+    saver = Saver(checkpoints, claim_attempt(checkpoints))
+    loop(Worker(0, 1, torch.device("cpu"), checkpoints, saver, mailbox), settings)
     found = newest(checkpoints)
     assert found is not None
     return found

@@ -69,3 +69,4 @@ def posttrain(worker: TrainingWorker, job: ArcJob) -> None:
                 config_sha256=shaping,
                 lineage=job.lineage,
             )
+    worker.finish()

@@ -61,6 +61,7 @@ def side_energy_db(audio_BAS: Tensor) -> Tensor:
     return 10 * ((side + 1e-8 * mid + 1e-12) / (mid + 1e-12)).log10()
 
 
+@torch.no_grad()
 def reconstruct(codec: Codec, clips_NAS: Tensor, batch: int = 8) -> Tensor:
     """Clips through encoder and decoder, cut to their length."""
     parts = [codec.decode(codec.encode(part)) for part in torch.split(clips_NAS, batch)]

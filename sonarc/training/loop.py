@@ -66,3 +66,4 @@ def pretrain(worker: TrainingWorker, job: PretrainJob) -> None:
                 config_sha256=shaping,
                 lineage={**job.lineage, "text_encoder": f"{encoder.name}:{encoder.sha256}"},
             )
+    worker.finish()

@@ -12,10 +12,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from sonarc.checkpoint import Checkpoint, claim_attempt, prune_checkpoints, resume_point, save_checkpoint
-
-KEEP = 2
-"""Checkpoints kept while training: the newest, and one to fall back on."""
+from sonarc.checkpoint import Checkpoint, claim_attempt, resume_point
+from sonarc.training.saving import Saver
 
 Report = Callable[[int, int, Mapping[str, float]], None]
 """Called after a step with its number, the steps in all and its figures."""
@@ -56,7 +54,10 @@ class TrainingWorker(Protocol):
         config_sha256: str,
         lineage: Mapping[str, str],
     ) -> None:
-        """Write a checkpoint and drop old ones."""
+        """Begin to write a checkpoint; old ones are dropped once it is whole."""
+
+    def finish(self) -> None:
+        """Wait for the last checkpoint: a loop's last act."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,12 @@ class LocalWorker:
 
     Attributes:
         checkpoints: URI of the folder that holds the training's checkpoints.
-        attempt: number of this attempt.
+        saver: writes there.
         heard: takes the figures of every step.
     """
 
     checkpoints: str
-    attempt: int
+    saver: Saver
     heard: Report
 
     @property
@@ -86,7 +87,7 @@ class LocalWorker:
     @classmethod
     def start(cls, checkpoints: str, heard: Report) -> LocalWorker:
         """A new attempt at the training whose checkpoints are there."""
-        return cls(checkpoints, claim_attempt(checkpoints), heard)
+        return cls(checkpoints, Saver(checkpoints, claim_attempt(checkpoints)), heard)
 
     def part(self, batch: int) -> slice:
         """All of it."""
@@ -109,15 +110,9 @@ class LocalWorker:
         return resume_point(self.checkpoints, config_sha256)
 
     def save(self, **checkpoint: Any) -> None:
-        """See `TrainingWorker`."""
-        save_and_prune(self.checkpoints, self.attempt, **checkpoint)
+        """See `TrainingWorker` and `Saver`."""
+        self.saver.save(**checkpoint)
 
-
-def save_and_prune(checkpoints: str, attempt: int, **checkpoint: Any) -> None:
-    """Write what `TrainingWorker.save` is given below `checkpoints`, and keep the `KEEP` newest.
-
-    Raises:
-        CheckpointError: a newer attempt has taken over. StoreError: the store is full or refuses.
-    """
-    save_checkpoint(checkpoints, attempt=attempt, **checkpoint)
-    prune_checkpoints(checkpoints, keep=KEEP)
+    def finish(self) -> None:
+        """See `TrainingWorker` and `Saver`."""
+        self.saver.finish()
