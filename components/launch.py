@@ -149,10 +149,10 @@ def _with_outside(request: StageRequest) -> StageRequest:
 
 def _parent(request: StageRequest) -> tuple[str, str]:
     """URI and hash of the dataset that is to grow; empty for the first with these settings."""
-    from sonarc.contracts.dataset import read_dataset, settings_sha256
+    from sonarc.contracts.dataset import lineage_sha256, read_dataset
     from sonarc.data.growth import Latest, places
 
-    latest = Latest.read(places(request.store, settings_sha256(request.config.audio, request.config.data))[0])
+    latest = Latest.read(places(request.store, lineage_sha256(request.config.audio, request.config.data))[0])
     if latest is None:
         return "", ""
     parent = latest.parent_of(request.input_results()["sources"].outputs["sources"].sha256)

@@ -28,7 +28,7 @@ from ray_jobs.parallel import parallel_map, plain_errors
 from sonarc.audio import Refused
 from sonarc.contracts import store
 from sonarc.contracts.config import AudioConfig, DataConfig, SourceConfig
-from sonarc.contracts.dataset import DatasetManifest, Reason, settings_sha256
+from sonarc.contracts.dataset import DatasetManifest, Reason, lineage_sha256
 from sonarc.contracts.hashing import sha256_bytes
 from sonarc.contracts.result import Artifact
 from sonarc.data.growth import Latest, Parent, Stamps, places
@@ -73,7 +73,7 @@ def run(context: StageContext) -> Outcome:
         store.remove_folder(leftover)
     sources = context.input("sources", "sources")
     listing = list_sources(store.read_json(sources.uri))
-    pointer, kept = places(context.request.store, settings_sha256(audio, config))
+    pointer, kept = places(context.request.store, lineage_sha256(audio, config))
     parent = Parent.read(context.request.parent) if context.request.parent else None
     latest = Latest(dataset, sources.sha256, context.request.parent)
 

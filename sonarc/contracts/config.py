@@ -132,6 +132,8 @@ class FetchConfig(Section):
 
 
 class DataConfig(Section):
+    name: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9_-]{0,63})?$")] = ""
+    """Name of the dataset: with one, sources may be added to it as it grows; without, other sources make another."""
     sources: tuple[SourceConfig, ...] = ()
     """Captioned audio to learn from; none: the demo."""
     demo: DemoConfig = DemoConfig()

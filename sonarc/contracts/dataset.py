@@ -153,6 +153,16 @@ def settings_sha256(audio: AudioConfig, data: DataConfig) -> str:
     return sha256_json({"audio": audio.model_dump(mode="json"), "data": told})
 
 
+def lineage_sha256(audio: AudioConfig, data: DataConfig) -> str:
+    """What datasets have in common of which one can grow from the other: their shape, and their name.
+
+    Without a name, the names of the sources stand for it; their weights and licences may change on the way.
+    """
+    shape = data.model_dump(mode="json", exclude={"sources", "fetch", "name"})
+    named = data.name or sorted(source.name for source in data.sources)
+    return sha256_json({"audio": audio.model_dump(mode="json"), "data": shape, "named": named})
+
+
 def split_of(group: str, train: float = 0.7, valid: float = 0.1) -> Split:
     """The split of a group: a function of its name alone, so it never moves and near copies stay together."""
     point = int.from_bytes(hashlib.sha256(group.encode("utf-8")).digest()[:8], "big") / 2**64

@@ -176,7 +176,7 @@ class Stamps:
 
 @dataclass(frozen=True)
 class Latest:
-    """`<store>/datasets/<settings>.json`: the newest dataset with those settings, and what it was made of.
+    """`<store>/datasets/<lineage>.json`: the newest dataset of that lineage, and what it was made of.
 
     Attributes:
         dataset: its URI.
@@ -210,7 +210,7 @@ class Latest:
         return self.parent if sources_sha256 == self.sources_sha256 else self.dataset
 
 
-def places(store_uri: str, settings_sha256: str) -> tuple[str, str]:
-    """Where `Latest` and `Stamps` of datasets with those settings lie."""
-    name = settings_sha256[:16]
+def places(store_uri: str, lineage_sha256: str) -> tuple[str, str]:
+    """Where `Latest` and `Stamps` of datasets of a lineage lie."""
+    name = lineage_sha256[:16]
     return store.join(store_uri, "datasets", f"{name}.json"), store.join(store_uri, "datasets", f"{name}.parquet")

@@ -358,3 +358,27 @@ def test_the_same_growth_gives_the_same_bytes_elsewhere(config: SonarcConfig, so
         pipeline.run("sources")
         made.append(contents(pipeline.run("ingest").outputs["dataset"].uri))
     assert made[0] == made[1]
+
+
+def test_a_named_dataset_takes_another_source_and_another_weight(
+    config: SonarcConfig, source: Path, tmp_path: Path
+) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    add(more, "hum.wav", file_of(tone(0.5)), "hums")
+    one = SourceConfig(name="mine", uri=str(source))
+
+    def grown(name: str, *sources: SourceConfig) -> StageResult:
+        data = config.data.model_copy(update={"name": name, "sources": sources})
+        pipeline = Growing(tmp_path, config.model_copy(update={"data": data}))
+        pipeline.run("sources")
+        return pipeline.run("ingest")
+
+    first = grown("all", one)
+    second = grown("all", one.model_copy(update={"weight": 3.0}), SourceConfig(name="hums", uri=str(more)))
+    other = grown("", SourceConfig(name="hums", uri=str(more)), one)
+
+    assert (first.counts["version"], second.counts["version"], other.counts["version"]) == (1, 2, 1)
+    assert second.counts["new_clips"] == 1 and other.counts["new_clips"] == other.counts["clips"]
+    rows = pq.read_table(path_of(second.outputs["dataset"].uri) / "index.parquet").to_pylist()
+    assert {row["source"]: row["weight"] for row in rows} == {"mine": 3.0, "hums": 1.0}
