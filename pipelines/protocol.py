@@ -35,7 +35,8 @@ def audiocaps(
         rows: dict[str, TaskID] = {}
 
         def tell(what: str, done: int, total: int) -> None:
-            rows.setdefault(what, bars.add_task(what, total=total) if what not in rows else rows[what])
+            if what not in rows:
+                rows[what] = bars.add_task(what, total=total)
             bars.update(rows[what], completed=done)
 
         scores = score(

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from sonarc.contracts import store
 from sonarc.contracts.dataset import DatasetManifest, Split, read_dataset
-from sonarc.contracts.errors import DataError
+from sonarc.contracts.errors import ConfigError, DataError
 from sonarc.contracts.hashing import sha256_json
 
 if TYPE_CHECKING:
@@ -45,8 +45,11 @@ def train_codec(dataset_uri: str, out: str, *, seconds: float, start: str = "", 
         decoder_only: keep the encoder of `start`, and so every model trained on its latents.
 
     Raises:
-        DataError: no train clips, or no held-out ones to measure on.
+        ConfigError: only the decoder is to learn, but of no codec. DataError: no train clips, or no held-out ones to
+            measure on.
     """
+    if decoder_only and not start:
+        raise ConfigError("Only the decoder is to learn, but no codec is named whose encoder is kept.", "Add --start.")
     import torch
 
     from sonarc.codec.card import CodecProvenance, write_card

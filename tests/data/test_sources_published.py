@@ -157,6 +157,9 @@ def test_song_describer(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_something_else_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="has no files") as caught:
+        read(tmp_path, "audiocaps")
+    assert "archives of audiocaps" in str(caught.value.hint)
     lay(tmp_path, {"notes.txt": "nothing"})
     with pytest.raises(SourceError, match=r"has no train\.csv, val\.csv, test\.csv, which audiocaps has"):
         read(tmp_path, "audiocaps")

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from sonarc.contracts.config import SonarcConfig
+from sonarc.contracts.errors import ConfigError
 
 runner = CliRunner()
 
@@ -75,3 +76,9 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_decoder_alone_needs_a_codec_to_start_from() -> None:
+    result = CliRunner().invoke(app, ["train", "codec", "--dataset", "nowhere", "--decoder-only"])
+    assert result.exit_code == ConfigError.exit_code
+    assert "no codec is named" in result.output and "Add --start" in result.output

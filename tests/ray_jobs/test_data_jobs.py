@@ -41,17 +41,19 @@ class Pipeline:
         self.place, self.config = place, config
         self.folders: dict[str, str] = {}
 
-    def run(self, stage: str) -> StageResult:
-        module, inputs = JOBS[stage]
-        request = StageRequest(
+    def request(self, stage: str) -> StageRequest:
+        return StageRequest(
             stage=stage,
             store=(self.place / "store").as_uri(),
             config=self.config,
-            inputs={name: self.folders[name] for name in inputs},
+            inputs={name: self.folders[name] for name in JOBS[stage][1]},
             progress=str(self.place / "progress.jsonl"),
         )
+
+    def run(self, stage: str) -> StageResult:
+        request = self.request(stage)
         self.folders[stage] = request.folder()
-        return execute(request, module.run, NullRun())
+        return execute(request, JOBS[stage][0].run, NullRun())
 
 
 def path_of(uri: str) -> Path:
@@ -253,17 +255,15 @@ def test_a_codec_of_another_rate_is_refused(config: SonarcConfig, tmp_path: Path
 class Growing(Pipeline):
     """Runs the data stages again and again on one store, each time finding the parent as the launcher does."""
 
+    def request(self, stage: str) -> StageRequest:
+        return _with_outside(super().request(stage))
+
     def run(self, stage: str) -> StageResult:
-        module, inputs = JOBS[stage]
-        request = StageRequest(
-            stage=stage,
-            store=(self.place / "store").as_uri(),
-            config=self.config,
-            inputs={name: self.folders[name] for name in inputs},
-        )
-        request = _with_outside(request)
-        self.folders[stage] = request.folder()
-        return cached_result(request.folder()) or execute(request, module.run, NullRun())
+        found = cached_result(self.request(stage).folder())
+        if found is None:
+            return super().run(stage)
+        self.folders[stage] = self.request(stage).folder()
+        return found
 
     def all(self) -> dict[str, StageResult]:
         return {stage: self.run(stage) for stage in JOBS}

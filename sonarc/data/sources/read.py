@@ -73,6 +73,8 @@ def _files(source: SourceConfig) -> dict[str, dict[str, Any]]:
     if not visible and not is_table(source.uri):  # a table may name addresses alone
         raise SourceError(
             f"The source {source.name!r} has no files at {uri}.",
-            f"Give a folder with audio files and {CAPTIONS_FILE}.",
+            f"Give a folder with audio files and {CAPTIONS_FILE}."
+            if source.layout == "auto"
+            else f"Give the folder that the archives of {source.layout} were unpacked to.",
         )
     return visible
