@@ -1,4 +1,4 @@
-"""Sets of clips as they were heard: vectors in every space, figures of sanity, and what making them took. Kept on disk.
+"""Sets of clips as they were heard: vectors in every space, and figures of sanity. Kept on disk.
 
 Shapes: N clips, E dimensions of a space, P prompts, G answers to each.
 """
@@ -6,7 +6,6 @@ Shapes: N clips, E dimensions of a space, P prompts, G answers to each.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -40,13 +39,11 @@ class Heard:
     Attributes:
         vectors: space → `(N, E)`; class posteriors of taggers, and `HEARING`, beside them.
         sanity: figures of the clips; None where they were not asked for.
-        seconds: wall time of sampling and decoding all N; 0 for real clips.
         again_PGE: CLAP vectors of more answers to the first P prompts; empty where there are none.
     """
 
     vectors: Mapping[str, Embeddings]
     sanity: Sanity | None = None
-    seconds: float = 0.0
     again_PGE: Embeddings = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
     def __len__(self) -> int:
@@ -74,18 +71,16 @@ class Listener:
 
         Args:
             identity: what names the model: checkpoint, sampling, codec.
-            load: gives what makes clips; called only if it must, and before the clock starts.
+            load: gives what makes clips; called only if it must.
         """
         asked = {"keys": tasks.keys, "prompts": tasks.prompts, "seeds": tasks.seeds, "again": [prompts, answers]}
 
         def hear() -> Heard:
             make = load()
-            start = time.monotonic()
             clips = answer(make, tasks)
-            seconds = time.monotonic() - start
             again = tasks.again(prompts, answers - 1, tasks.seeds[-1] + 1)
             again_PGE = self.ears.clap_vectors(answer(make, again)).reshape(prompts, answers - 1, -1)
-            return Heard(self._vectors(clips), sanity(clips, self.ears.sample_rate), seconds, again_PGE)
+            return Heard(self._vectors(clips), sanity(clips, self.ears.sample_rate), again_PGE)
 
         return self._kept({**identity, **asked}, hear)
 
@@ -144,7 +139,7 @@ def _write(place: str, heard: Heard) -> None:
     tensors = {name: np.ascontiguousarray(vectors) for name, vectors in heard.vectors.items()}
     tensors["again"] = np.ascontiguousarray(heard.again_PGE)
     store.write_bytes(store.join(place, "vectors.safetensors"), safetensors.numpy.save(tensors))
-    facts = {"seconds": heard.seconds, "sanity": None if heard.sanity is None else asdict(heard.sanity)}
+    facts = {"sanity": None if heard.sanity is None else asdict(heard.sanity)}
     store.write_json(store.join(place, FACTS), facts)
 
 
@@ -153,4 +148,4 @@ def _read(place: str) -> Heard:
     facts = json.loads(store.read_bytes(store.join(place, FACTS)))
     figures = None if facts["sanity"] is None else Sanity(**facts["sanity"])
     again = tensors.pop("again")
-    return Heard(tensors, figures, float(facts["seconds"]), again)
+    return Heard(tensors, figures, again)

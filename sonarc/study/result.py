@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sonarc.contracts import store
 from sonarc.contracts.errors import DataError
 from sonarc.study.scores import StudyDifference, StudyRow
+from sonarc.study.timing import Timing
 
 
 class _Line(BaseModel):
@@ -63,6 +64,7 @@ class StudyResult(_Line):
     rows: tuple[StudyRow, ...] = ()
     differences: tuple[StudyDifference, ...] = ()
     copying: tuple[Copying, ...] = ()
+    timings: tuple[Timing, ...] = ()
 
     def row(self, name: str) -> StudyRow | None:
         """The row of that name, such as `arc@4`."""

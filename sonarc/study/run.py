@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import cached_property, partial
 
 import numpy as np
@@ -20,24 +20,21 @@ from sonarc.data.reader import read_index
 from sonarc.metrics.embedders import load_audio_text, load_embedder
 from sonarc.metrics.embedders.interface import Audio
 from sonarc.metrics.listening import Ears
-from sonarc.metrics.memorisation import Nearness, nearest, nearness
 from sonarc.metrics.probe import ClassProbe, class_of
 from sonarc.metrics.reference import Reference, load_reference, pin_reference
 from sonarc.metrics.scoring import STATED, Row, Scorer
 from sonarc.metrics.tasks import Tasks, held_out_tasks
 from sonarc.runtime.generate import Sampling
 from sonarc.runtime.sampled import SampledCheckpoint
+from sonarc.study.comparing import copies, differences
 from sonarc.study.design import ARC, StudyDesign
 from sonarc.study.heard import Heard, Listener
 from sonarc.study.result import Choice, Copying, StudyResult, TrainingLine
-from sonarc.study.scores import Entry, Judge, StudyDifference, StudyRow
+from sonarc.study.scores import Entry, Judge, StudyRow
+from sonarc.study.timing import Timing, Way, timings
 from sonarc.study.trainings import Tell, Trained, Trainings
 
 DECODED_TOGETHER = 64
-COMPARED = (
-    "fd", "fd_second", "adherence", "accuracy", "in_register", "in_key", "tempo", "recall", "coverage", "diversity",
-)  # fmt: skip
-LOWER = ("fd", "fd_second")
 
 
 @dataclass(frozen=True)
@@ -72,6 +69,7 @@ class Study:
     choices: list[Choice] = field(default_factory=list)
     copying: list[Copying] = field(default_factory=list)
     lines: list[TrainingLine] = field(default_factory=list)
+    timings: tuple[Timing, ...] = ()
 
     def run(self) -> Iterator[StudyResult]:
         """Every part in turn; what is known so far after each."""
@@ -82,11 +80,13 @@ class Study:
         # What the main question needs comes first.
         main = [steps for steps in design.base_steps if steps in design.ablation_steps]
         yield from self._base_rows(base, main)
-        arms = [(arm, seed) for seed in design.training_seeds for arm in design.arms()]
+        configs = design.arms()
+        arms = [(arm, seed) for seed in design.training_seeds for arm in configs]
         yield from self._arm_rows(base, arms[:1])
         yield from self._base_rows(base, [steps for steps in design.base_steps if steps not in main])
         yield from self._arm_rows(base, arms[1:])
-        self._check_copying()
+        self.copying = copies(self.rows, self.test, design.config.evaluate.spaces[0])
+        self._time(base, self.trainings.arm(ARC, configs[ARC], design.training_seeds[0], base))
         yield self.result(done=True)
 
     def attempt(self, name: str, design: StudyDesign) -> list[StudyRow]:
@@ -104,9 +104,10 @@ class Study:
             done=done,
             trainings=tuple(self.lines),
             choices=tuple(self.choices),
-            rows=tuple(row for row, _ in self.rows.values()),
-            differences=tuple(self._differences()),
+            rows=tuple(self._timed(row) for row, _ in self.rows.values()),
+            differences=tuple(differences(self.rows, self.test, self.design.base_steps)),
             copying=tuple(self.copying),
+            timings=self.timings,
         )
 
     @cached_property
@@ -312,41 +313,36 @@ class Study:
     def _loaded(self) -> dict[str, SampledCheckpoint]:
         return {}
 
-    def _check_copying(self) -> None:
-        space = self.test.scorer.reference.spaces[self.design.config.evaluate.spaces[0]]
-        train_MK = space.pca(space.train_ME)
-        real_N = nearest(space.real_NK, train_MK)
-        held_out = nearness(real_N, real_N)
-        self.copying = [_copying("real", held_out)]
-        for name, (_, row) in self.rows.items():
-            if row.model in ("base", "generator"):
-                found = nearness(nearest(space.pca(row.vectors[space.name]), train_MK), real_N)
-                self.copying.append(_copying(name, found))
+    def _time(self, base: Trained, arc: Trained) -> None:
+        design = self.design
+        samplings = [
+            *(Sampling("base", steps, cfg) for steps in design.base_steps for cfg in (1.0, max(design.guidance))),
+            *(Sampling("generator", steps) for steps in design.arc_steps),
+        ]
+        models = {"base": base, "generator": arc}
+        named = {
+            "codec": self.codec.sha256,
+            "base": base.sha256,
+            "arc": arc.sha256,
+            "samplings": [astuple(s) for s in samplings],
+        }
+        place = store.join(self.folder, "timings", f"{sha256_json(named)[:16]}.json")
+        if not store.exists(place):
+            loaded = {
+                kind: SampledCheckpoint(trained.uri, self.codec, self.test.tasks.prompts)
+                for kind, trained in models.items()
+            }
+            ways = {_way(s): partial(loaded[s.kind].under, s) for s in samplings}
+            found = timings(ways, self.test.tasks, lambda n, total: self.tell("timing", n, total, ""))
+            store.write_json(place, [timing.model_dump(mode="json") for timing in found])
+        self.timings = tuple(Timing.model_validate(line) for line in store.read_json(place))
 
-    def _differences(self) -> Iterator[StudyDifference]:
-        """ARC against the base at equal steps and at its most, each ablation against ARC: same prompts, same noise."""
-        rows = [row for row, _ in self.rows.values()]
-        for row in rows:
-            if row.model == ARC:
-                for steps in sorted({row.steps, max(self.design.base_steps)} & set(self.design.base_steps)):
-                    rivals = [r for r in rows if r.model == "base" and r.steps == steps]
-                    yield from self._against_best(row, rivals)
-            elif row.model not in ("real", "codec", "base"):
-                same = [r for r in rows if (r.model, r.steps, r.training_seed) == (ARC, row.steps, row.training_seed)]
-                yield from self._against_best(row, same)
-
-    def _against_best(self, row: StudyRow, rivals: Sequence[StudyRow]) -> Iterator[StudyDifference]:
-        """Every column against the rival that is best in it."""
-        for column in COMPARED:
-            known = [rival for rival in rivals if getattr(rival, column) is not None]
-            if not known:
-                continue
-            sign = -1 if column in LOWER else 1
-            best = max(known, key=lambda rival: sign * getattr(rival, column))
-            found = self.test.difference(column, self.rows[row.name], self.rows[best.name])
-            if found is not None:
-                yield found
+    def _timed(self, row: StudyRow) -> StudyRow:
+        """The row with the seconds of its sampling, once they are measured."""
+        way = ("base" if row.model == "base" else "generator", row.steps, row.cfg != 1)
+        seconds = next((t.seconds for t in self.timings if (t.kind, t.steps, t.guided) == way), None)
+        return row.model_copy(update={"seconds": seconds})
 
 
-def _copying(row: str, found: Nearness) -> Copying:
-    return Copying(row=row, median=found.median, high=found.high, beyond=found.beyond)
+def _way(sampling: Sampling) -> Way:
+    return sampling.kind, sampling.steps, sampling.cfg != 1

@@ -75,7 +75,7 @@ class StudyRow(BaseModel):
     diversity: float | None = None
     """Mean CLAP distance between answers to one prompt."""
     seconds: float | None = None
-    """Wall time of sampling and decoding the n clips."""
+    """Wall time of sampling and decoding a clip, of a batch; see `Timing`. None until it is measured."""
     silent: float | None = None
     """Share of silent clips."""
     intervals: dict[str, tuple[float, float]] = {}
@@ -180,7 +180,6 @@ class Judge:
             n=len(row.prompts),
             n_real=len(self.scorer.reference.manifest.keys),
             ref_sha256=self.scorer.reference_sha256,
-            seconds=entry.heard.seconds or None,
             silent=None if entry.heard.sanity is None else entry.heard.sanity.silent_fraction,
             intervals={
                 name: (score.low, score.high)

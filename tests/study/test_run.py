@@ -71,7 +71,7 @@ def result(place: tuple[StudyDesign, Made, str]) -> StudyResult:
 
 
 def test_every_model_is_scored_at_every_sampling(result: StudyResult, place: tuple[StudyDesign, Made, str]) -> None:
-    assert result.done
+    assert result.done and len(result.timings) == 2 * 2 + 2
     models = {row.model for row in result.rows}
     assert models == {"real", "codec", "base", *place[0].arms()}
     for arm in place[0].arms():
@@ -163,7 +163,8 @@ def test_the_page_says_what_the_rows_say(result: StudyResult, tmp_path: Path) ->
 
 def test_an_unfinished_study_is_written_up_as_such(result: StudyResult) -> None:
     few = result.model_copy(update={"rows": result.rows[:2], "differences": (), "copying": (), "done": False})
-    assert "not yet measured" in page(few) and picture(few)[:4] == b"\x89PNG"
+    few = few.model_copy(update={"timings": ()})
+    assert "not yet measured" in page(few) and "Not yet measured." in page(few) and picture(few)[:4] == b"\x89PNG"
 
 
 def test_a_damaged_file_and_an_unknown_size_are_refused(tmp_path: Path) -> None:
@@ -191,3 +192,11 @@ def test_ablations_differ_from_arc_in_one_thing(size: str) -> None:
     }
     assert len({arm.steps for arm in arms.values()}) == 1
     assert np.isclose(arms["arc_warmup"].ode_warmup.steps / arms["arc_warmup"].steps, design.warmup_share, atol=0.1)
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(50.0, "yes"), (-50.0, "no")])
+def test_verdicts_follow_from_the_intervals(result: StudyResult, shift: float, verdict: str) -> None:
+    moved = tuple(d.model_copy(update={"low": shift - 1, "high": shift + 1}) for d in result.differences)
+    text = page(result.model_copy(update={"differences": moved}))
+    (line,) = [line for line in text.splitlines() if line.startswith("| Least squares")]
+    assert line.split("|")[2].strip() == verdict
