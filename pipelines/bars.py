@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,6 +13,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from sonarc.contracts.progress import ProgressEvent, read_progress
+
+
+@contextmanager
+def busy(text: str) -> Iterator[None]:
+    """A spinner beside `text` on a terminal, while something takes as long as it takes; elsewhere one line."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        print(text, file=sys.stderr, flush=True)
+        yield
+        return
+    with console.status(text):
+        yield
 
 
 class Bars:

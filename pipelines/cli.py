@@ -252,9 +252,11 @@ def import_checkpoint(
     Nothing but tensors is read from a `.ckpt`. T5 is not in the file: `text.path` names it.
     """
     with explained():
+        from pipelines.bars import busy
         from sonarc.published import import_checkpoint as bring_in
 
-        found = bring_in(config, weights, out)
+        with busy(f"Reading and checking {weights.name}"):
+            found = bring_in(config, weights, out)
         typer.echo(f"{found.kind} of {found.parameters / 1e6:,.1f} M parameters in {found.tensors} tensors")
         typer.echo(f"checkpoint  {found.checkpoint}")
         typer.echo(f"codec       {found.codec}")
@@ -269,9 +271,12 @@ def export_checkpoint(
 ) -> None:
     """Write an imported model in its published layout again, byte for byte if it was not trained since."""
     with explained():
+        from pipelines.bars import busy
         from sonarc.published import export_checkpoint as give_back
 
-        for path in give_back(checkpoint, out):
+        with busy(f"Checking and writing {checkpoint}"):
+            written = give_back(checkpoint, out)
+        for path in written:
             typer.echo(str(path))
 
 

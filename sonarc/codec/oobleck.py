@@ -6,6 +6,7 @@ Shapes: B batch, A audio channels, S samples, C latent channels, T latent frames
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -31,15 +32,18 @@ class OobleckCodec(nn.Module):
                 "Install Sonarc with its extra: pip install 'sonarc[hub]'.",
             ) from error
         self.config = config
-        self.vae = AutoencoderOobleck(
-            encoder_hidden_size=config.encoder_width,
-            downsampling_ratios=list(config.strides),
-            channel_multiples=list(config.multiples),
-            decoder_channels=config.decoder_width,
-            decoder_input_channels=config.latent_channels,
-            audio_channels=config.channels,
-            sampling_rate=config.sample_rate,
-        )
+        with warnings.catch_warnings():
+            # diffusers still uses the older weight norm, whose names the published files have.
+            warnings.filterwarnings("ignore", message=".*weight_norm.*deprecated", category=FutureWarning)
+            self.vae = AutoencoderOobleck(
+                encoder_hidden_size=config.encoder_width,
+                downsampling_ratios=list(config.strides),
+                channel_multiples=list(config.multiples),
+                decoder_channels=config.decoder_width,
+                decoder_input_channels=config.latent_channels,
+                audio_channels=config.channels,
+                sampling_rate=config.sample_rate,
+            )
 
     @property
     def sample_rate(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,12 @@ def test_shapes_and_round_trip(tmp_path: Path) -> None:
 def test_the_published_shape_is_the_default() -> None:
     config = OobleckCodecConfig()
     assert (config.latent_channels, config.sample_rate, math.prod(config.strides)) == (64, 44_100, 2048)
+
+
+def test_nothing_is_said_of_what_users_cannot_change() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        OobleckCodec(TINY)
 
 
 def test_wrong_shapes_are_refused_by_name() -> None:
