@@ -202,9 +202,9 @@ def _work_here(stage: str) -> Work:
 
 def _run_here(request: StageRequest) -> StageResult:
     """Run a stage that needs no cluster in this very process."""
-    from sonarc.tracking.runs import stage_run
+    from sonarc.tracking.lineage import tracked
 
-    with stage_run(request.tracking, request.stage, request.key()) as run:
+    with tracked(request) as run:
         result = execute(request, _work_here(request.stage), run)
         run.log_metrics({**result.metrics, "seconds": result.seconds})
     return result

@@ -94,7 +94,8 @@ def run_pipeline(config: SonarcConfig, places: Places, *, until: str = "smoke", 
     tree = config.model_dump(mode="json")
     store.write_json(str(folder / "config.json"), tree)
     tags = {"sonarc.preset": config.preset, "sonarc.config_sha256": config.sha256()}
-    parent = open_parent(places.tracking, EXPERIMENT, run_id, tree, tags)
+    outbox = store.join(places.store, "outbox")
+    parent = open_parent(places.tracking, EXPERIMENT, run_id, tree, tags, outbox)
     error: SonarcError | None = None
     try:
         with Bars(folder / "progress.jsonl", quiet=quiet) as bars, _server_of_failed_run_ends(places.runs):

@@ -75,13 +75,13 @@ def run_job(stage: str, work: Work, request: StageRequest) -> None:
     """Join Ray, open the nested run, and execute the stage."""
     import ray
 
-    from sonarc.tracking.runs import stage_run
+    from sonarc.tracking.lineage import tracked
 
     if request.stage != stage:
         raise ConfigError(f"The request is for the stage {request.stage!r}, not {stage!r}.", "Start its own job.")
     if not ray.is_initialized():
         ray.init(logging_level=logging.WARNING, log_to_driver=True)
-    with stage_run(request.tracking, stage, request.key()) as run:
+    with tracked(request) as run:
         result = execute(request, work, run)
         run.log_metrics({name: value for name, value in result.metrics.items()})
         run.log_metrics({f"count_{name}": float(value) for name, value in result.counts.items()})

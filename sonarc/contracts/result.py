@@ -73,6 +73,8 @@ class TrackingRef(BaseModel):
     uri: str
     experiment: str
     parent_run_id: str
+    outbox: str = ""
+    """Folder for what the server cannot be told while it is away; empty: nowhere."""
 
 
 class StageRequest(BaseModel):

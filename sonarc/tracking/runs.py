@@ -1,42 +1,36 @@
 """Runs in MLflow: one parent run a pipeline run, one nested run a stage, one below that a trial.
 
 Nothing here uses MLflow's global active run, so stages in several processes and threads never mix.
-A server that dies while a stage works delays it by seconds: what it should have been told waits in
-an outbox, is offered again from time to time, and once more at the end.
+A server that dies delays a stage by seconds: what it should have been told waits (`sonarc.tracking.outbox`).
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
-import tempfile
+import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sonarc.contracts.errors import SonarcError, TrackingError
 from sonarc.contracts.result import StageResult, TrackingRef
 from sonarc.tracking import mlflow_client
+from sonarc.tracking.messages import Data, End, Kept, Message, Metrics, Params, Start, Status, Tags
+from sonarc.tracking.outbox import AWAITED, Outbox, replay
+from sonarc.tracking.system import watched
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from mlflow import MlflowClient
 
-log = logging.getLogger(__name__)
-
-Status = Literal["FINISHED", "FAILED", "KILLED"]
-
-PARENT_TAG = "mlflow.parentRunId"
 NAME_TAG = "mlflow.runName"
 FLUSH_SECONDS = 2.0
-RETRY_SECONDS = 30.0
+_MAX_DIGEST = 36
 _MAX_METRICS, _MAX_PARAMS, _MAX_VALUE = 500, 100, 6_000  # MLflow's limits of one log_batch call
 
 
@@ -62,6 +56,9 @@ class StageRun(Protocol):
     def log_dict(self, doc: Any, name: str) -> None:
         """Keep a JSON document with the run as the file `name`."""
 
+    def log_data(self, name: str, digest: str, source: str, facts: Mapping[str, Any], context: str) -> None:
+        """Record a dataset that the stage read: its hash, where it lies, what it holds, what it was read for."""
+
     def child(self, name: str) -> AbstractContextManager[StageRun]:
         """A run nested below this one, such as a trial."""
 
@@ -86,120 +83,84 @@ class NullRun:
     def log_dict(self, doc: Any, name: str) -> None:
         """Nothing."""
 
+    def log_data(self, name: str, digest: str, source: str, facts: Mapping[str, Any], context: str) -> None:
+        """Nothing."""
+
     @contextmanager
     def child(self, name: str) -> Iterator[StageRun]:
         """Another one of these."""
         yield NullRun()
 
 
-class _Outbox:
-    """Messages to the server in order; kept while it cannot be reached."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[Callable[[], object]] = deque()
-        self._retry_at = 0.0
-
-    def put(self, send: Callable[[], object]) -> None:
-        self._waiting.append(send)
-        if time.monotonic() >= self._retry_at:
-            self.deliver()
-
-    def deliver(self) -> None:
-        """Send what waits; stop at the first failure that time may heal, raise on any other."""
-        while self._waiting:
-            try:
-                self._waiting[0]()
-            except Exception as error:
-                if not mlflow_client.transient(error):
-                    self._waiting.popleft()
-                    raise
-                log.warning("MLflow cannot be reached (%s); %d messages wait.", error, len(self._waiting))
-                self._retry_at = time.monotonic() + RETRY_SECONDS
-                return
-            self._waiting.popleft()
-        self._retry_at = 0.0
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-
 class MlflowRun:
-    """A run that exists in MLflow."""
+    """A run in MLflow, or one that will be as soon as MLflow is back."""
 
-    def __init__(self, ref: TrackingRef, run_id: str) -> None:
-        self._ref, self._run_id = ref, run_id
-        self._client: MlflowClient = mlflow_client.client(ref.uri)
-        self._outbox = _Outbox()
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._lock = threading.RLock()  # curves of the machine come from a thread of their own
         self._metrics: list[tuple[str, float, int, int]] = []
         self._flushed = time.monotonic()
 
     @property
-    def id(self) -> str:
-        return self._run_id
+    def id(self) -> str | None:
+        return self._outbox.run_id
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        entries = [Param(name, text[:_MAX_VALUE]) for name, text in flatten(params).items()]
+        entries = [(name, text[:_MAX_VALUE]) for name, text in flatten(params).items()]
         for start in range(0, len(entries), _MAX_PARAMS):
-            batch = entries[start : start + _MAX_PARAMS]
-            self._send(partial(self._client.log_batch, self._run_id, params=batch))
+            self._send(Params(values=dict(entries[start : start + _MAX_PARAMS])))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        now = int(time.time() * 1000)
-        for name, value in metrics.items():
-            # MLflow would store an infinity as 1.8e308, which plots as a value; NaN stays what it is.
-            self._metrics.append((name, float(value) if math.isfinite(value) else math.nan, now, step or 0))
-        if len(self._metrics) >= _MAX_METRICS or time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self._flush()
+        now = _now()
+        # MLflow would store an infinity as 1.8e308, which plots as a value; NaN stays what it is.
+        points = [(name, float(v) if math.isfinite(v) else math.nan, now, step or 0) for name, v in metrics.items()]
+        with self._lock:
+            self._metrics += points
+            if len(self._metrics) >= _MAX_METRICS or time.monotonic() - self._flushed > FLUSH_SECONDS:
+                self._flush()
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        entries = [RunTag(name, value) for name, value in tags.items()]
-        self._send(partial(self._client.log_batch, self._run_id, tags=entries))
+        self._send(Tags(values=dict(tags)))
 
     def log_file(self, path: Path, folder: str = "") -> None:
-        self._send(partial(self._client.log_artifact, self._run_id, str(path), folder or None))
+        self._send(Kept(name=path.name, folder=folder, data=path.read_bytes()))
 
     def log_dict(self, doc: Any, name: str) -> None:
         text = json.dumps(doc, indent=2, sort_keys=True, ensure_ascii=False)
-        self._send(partial(self._write, name, text))
+        folder, _, file = name.rpartition("/")
+        self._send(Kept(name=file, folder=folder, data=text.encode("utf-8")))
+
+    def log_data(self, name: str, digest: str, source: str, facts: Mapping[str, Any], context: str) -> None:
+        profile = json.dumps(dict(facts), sort_keys=True)
+        self._send(Data(name=name, digest=digest[:_MAX_DIGEST], source=source, profile=profile, context=context))
 
     @contextmanager
     def child(self, name: str) -> Iterator[StageRun]:
-        with _nested(self._ref, self._run_id, name, {"sonarc.trial": name}) as run:
+        parent = self.id or AWAITED + self._outbox.id
+        with _nested(self._outbox.ref, parent, name, {"sonarc.trial": name}) as run:
             yield run
 
     def close(self, status: Status) -> None:
-        """Deliver everything and end the run; what the server would not take is counted in the log."""
-        self._flush()
-        self._outbox.put(partial(self._client.set_terminated, self._run_id, status))
+        """End the run; what the server cannot be told now waits in the store."""
+        self._send(End(status=status, at=_now()))
         self._outbox.deliver()
-        if self._outbox:
-            log.warning("MLflow run %s: %d messages could not be delivered.", self._run_id, len(self._outbox))
-
-    def _write(self, name: str, text: str) -> None:
-        folder, _, file = name.rpartition("/")
-        with tempfile.TemporaryDirectory() as scratch:
-            place = Path(scratch) / file
-            place.write_text(text, encoding="utf-8")
-            self._client.log_artifact(self._run_id, str(place), folder or None)
+        self._outbox.leave()
 
     def _flush(self) -> None:
-        from mlflow.entities import Metric
-
         self._flushed = time.monotonic()
-        entries = [Metric(name, value, at, step) for name, value, at, step in self._metrics]
-        self._metrics = []
-        for start in range(0, len(entries), _MAX_METRICS):
-            batch = entries[start : start + _MAX_METRICS]
-            self._outbox.put(partial(self._client.log_batch, self._run_id, metrics=batch))
+        points, self._metrics = self._metrics, []
+        for start in range(0, len(points), _MAX_METRICS):
+            self._outbox.put(Metrics(points=tuple(points[start : start + _MAX_METRICS])))
 
-    def _send(self, send: Callable[[], object]) -> None:
-        if self._metrics:
-            self._flush()
-        self._outbox.put(send)
+    def _send(self, message: Message) -> None:
+        with self._lock:
+            if self._metrics:
+                self._flush()
+            self._outbox.put(message)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -216,7 +177,7 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def open_parent(
-    uri: str, experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
+    uri: str, experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str], outbox: str = ""
 ) -> TrackingRef:
     """Begin the parent run of a pipeline run, creating the database and the experiment where needed.
 
@@ -228,6 +189,7 @@ def open_parent(
         name: the run's name.
         params: settings; nested mappings become dotted names.
         tags: searchable labels.
+        outbox: URI of a folder for what stages cannot tell the server while it is away.
 
     Raises:
         TrackingError: the server cannot be reached or refuses.
@@ -245,8 +207,8 @@ def open_parent(
         else:
             created = client.create_run(_experiment_id(client, uri, experiment), run_name=name)
             run_id = created.info.run_id
-        ref = TrackingRef(uri=uri, experiment=experiment, parent_run_id=run_id)
-        run = MlflowRun(ref, run_id)
+        ref = TrackingRef(uri=uri, experiment=experiment, parent_run_id=run_id, outbox=outbox)
+        run = MlflowRun(_parent_outbox(ref))
         run.log_tags({NAME_TAG: name, **tags})
         run.log_params(params)
     return ref
@@ -278,27 +240,39 @@ def parent_run(ref: TrackingRef | None) -> StageRun:
 
     Close nothing: call `close_parent` when the pipeline run ends.
     """
-    return NullRun() if ref is None else _Immediate(ref, ref.parent_run_id)
+    return NullRun() if ref is None else _Immediate(_parent_outbox(ref))
+
+
+def _parent_outbox(ref: TrackingRef) -> Outbox:
+    return Outbox(ref, Start(parent="", name="", tags={}, at=_now()), ref.parent_run_id)
 
 
 class _Immediate(MlflowRun):
-    """A run whose metrics are sent at once, as nobody closes it."""
+    """A run whose messages are sent, or left in the store, at once, as nobody closes it."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         super().log_metrics(metrics, step)
         self._flush()
+        self._outbox.leave()
+
+    def _send(self, message: Message) -> None:
+        super()._send(message)
+        self._outbox.leave()
 
 
 def close_parent(ref: TrackingRef | None, status: Status) -> None:
     """End the parent run. A server that is gone is a warning: the pipeline's own outcome stands."""
     if ref is None:
         return
-    MlflowRun(ref, ref.parent_run_id).close(status)
+    MlflowRun(_parent_outbox(ref)).close(status)
+    replay(ref)
 
 
 @contextmanager
 def stage_run(ref: TrackingRef | None, stage: str, key: str) -> Iterator[StageRun]:
-    """The nested run of one stage: FINISHED when the block ends, FAILED on an error, KILLED on an interrupt.
+    """The nested run of one stage, with curves of its machine.
+
+    It is FINISHED when the block ends, FAILED on an error, KILLED on an interrupt.
 
     Args:
         ref: the parent run; None: nothing is tracked.
@@ -308,8 +282,14 @@ def stage_run(ref: TrackingRef | None, stage: str, key: str) -> Iterator[StageRu
     if ref is None:
         yield NullRun()
         return
-    with _nested(ref, ref.parent_run_id, stage, {"sonarc.stage": stage, "sonarc.key": key}) as run:
+    with _stage(ref, stage, key) as run, watched(run):
+        if run.id is not None:
+            replay(ref)
         yield run
+
+
+def _stage(ref: TrackingRef, stage: str, key: str) -> AbstractContextManager[StageRun]:
+    return _nested(ref, ref.parent_run_id, stage, {"sonarc.stage": stage, "sonarc.key": key})
 
 
 def record_cached(ref: TrackingRef | None, result: StageResult) -> str | None:
@@ -320,18 +300,20 @@ def record_cached(ref: TrackingRef | None, result: StageResult) -> str | None:
     Returns:
         The nested run's id, or None when nothing is tracked.
     """
-    with stage_run(ref, result.stage, result.key) as run:
+    if ref is None:
+        return None
+    with _stage(ref, result.stage, result.key) as run:
         run.log_tags({"cached_from": result.mlflow_run_id or result.key})
         run.log_metrics(result.metrics)
         return run.id
 
 
 @contextmanager
-def _nested(ref: TrackingRef, parent_id: str, name: str, tags: Mapping[str, str]) -> Iterator[StageRun]:
-    run = _create(ref, parent_id, name, tags)
-    if run is None:
-        yield NullRun()
-        return
+def _nested(ref: TrackingRef, parent: str, name: str, tags: Mapping[str, str]) -> Iterator[StageRun]:
+    outbox = Outbox(ref, Start(parent=parent, name=name, tags={NAME_TAG: name, **tags}, at=_now()))
+    with mlflow_client.explained(ref.uri):
+        outbox.deliver()
+    run = MlflowRun(outbox)
     status: Status = "FAILED"
     try:
         yield run
@@ -344,20 +326,3 @@ def _nested(ref: TrackingRef, parent_id: str, name: str, tags: Mapping[str, str]
         raise
     finally:
         run.close(status)
-
-
-def _create(ref: TrackingRef, parent_id: str, name: str, tags: Mapping[str, str]) -> MlflowRun | None:
-    """A new run below `parent_id`; None, with a warning, while the server cannot be reached."""
-    client = mlflow_client.client(ref.uri)
-    try:
-        with mlflow_client.explained(ref.uri):
-            experiment_id = client.get_run(ref.parent_run_id).info.experiment_id
-            created = client.create_run(
-                experiment_id, run_name=name, tags={PARENT_TAG: parent_id, NAME_TAG: name, **tags}
-            )
-    except TrackingError as error:
-        if error.__cause__ is None or not mlflow_client.transient(error.__cause__):
-            raise
-        log.warning("%s The stage %s goes on untracked.", error, name)
-        return None
-    return MlflowRun(ref, created.info.run_id)

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from sonarc.contracts import store
 from sonarc.contracts.errors import DataError, TrackingError
 from sonarc.contracts.result import StageResult, TrackingRef
 from sonarc.tracking import mlflow_client, runs
+from sonarc.tracking.messages import Start
+from sonarc.tracking.outbox import Outbox, replay
 
 KEY = "0" * 32
 
@@ -127,19 +130,72 @@ def test_messages_wait_while_the_server_is_away(parent: TrackingRef, monkeypatch
     away = True
     with runs.stage_run(parent, "pretrain", KEY) as run:
         assert isinstance(run, runs.MlflowRun)
-        reach = run._client.log_batch
+        reach = run._outbox.client.log_batch
 
         def log_batch(*args: object, **kwargs: object) -> None:
             if away:
                 raise ConnectionError("away")
             reach(*args, **kwargs)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(run._client, "log_batch", log_batch)
+        monkeypatch.setattr(run._outbox.client, "log_batch", log_batch)
         run.log_params({"lr": 0.1})
         run.log_metrics({"loss": 1.0}, 1)
         away = False
+    assert run.id is not None
     assert _run(parent, run.id).data.params == {"lr": "0.1"}
-    assert _run(parent, run.id).data.metrics == {"loss": 1.0}
+    assert _run(parent, run.id).data.metrics["loss"] == 1.0
+
+
+def test_what_a_dead_server_was_not_told_is_kept_and_told_later(
+    tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = (tmp_path / "store" / "outbox").as_uri()
+    parent = runs.open_parent(tracking_uri, "tests", "a run", {}, {}, outbox)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    dead = parent.model_copy(update={"uri": "http://127.0.0.1:9"})
+    (tmp_path / "clip.wav").write_bytes(b"RIFF\x00")
+    begun = time.time()
+    with runs.stage_run(dead, "tune", KEY) as run:
+        run.log_params({"lr": 0.1})
+        run.log_metrics({"loss": math.nan}, 3)
+        run.log_file(tmp_path / "clip.wav", "samples")
+        run.log_data("dataset", "d" * 64, "file:///d", {"clips": 5}, "training")
+        (tmp_path / "clip.wav").unlink()
+        with run.child("trial-0") as trial:
+            trial.log_metrics({"fd": 2.0})
+        assert run.id is None and trial.id is None
+    runs.parent_run(dead).log_tags({"said": "late"})
+    runs.close_parent(dead, "FINISHED")
+    assert len(store.list_files(outbox)) == 4
+    store.write_bytes(store.join(outbox, "0-damaged.json"), b"{}")
+
+    with runs.stage_run(parent, "posttrain", KEY):  # the server is back: the next stage tells it
+        pass
+    assert list(store.list_files(outbox)) == ["0-damaged.json"]
+    client = mlflow_client.client(tracking_uri)
+    experiment = client.get_run(parent.parent_run_id).info.experiment_id
+    found = {r.info.run_name: r for r in client.search_runs([experiment])}
+    tune, nested = found["tune"], found["trial-0"]
+    assert (tune.info.status, tune.data.params) == ("FINISHED", {"lr": "0.1"})
+    assert tune.info.start_time / 1000 == pytest.approx(begun, abs=1)
+    assert math.isnan(tune.data.metrics["loss"]) and nested.data.metrics["fd"] == 2.0
+    assert nested.data.tags["mlflow.parentRunId"] == tune.info.run_id
+    assert client.list_artifacts(tune.info.run_id, "samples")[0].file_size == 5
+    (read,) = tune.inputs.dataset_inputs
+    assert (read.dataset.name, read.dataset.source, read.tags[0].value) == ("dataset", "file:///d", "training")
+    told = _run(parent, parent.parent_run_id)
+    assert (told.info.status, told.data.tags["said"]) == ("FINISHED", "late")
+    assert replay(parent) == (0, 1), "nothing is told twice"
+
+
+def test_a_run_that_mlflow_heard_of_is_not_created_again(tracking_uri: str, tmp_path: Path) -> None:
+    parent = runs.open_parent(tracking_uri, "tests", "a run", {}, {}, (tmp_path / "outbox").as_uri())
+    outbox = Outbox(parent, Start(parent=parent.parent_run_id, name="ingest", tags={}, at=1_000))
+    outbox.deliver()
+    forgotten = outbox.journal().model_copy(update={"run_id": None})  # its answer was lost
+    again = Outbox.of(parent, forgotten)
+    again.deliver()
+    assert again.run_id == outbox.run_id
 
 
 def test_processes_write_to_one_database_together(parent: TrackingRef) -> None:
@@ -156,7 +212,7 @@ def test_processes_write_to_one_database_together(parent: TrackingRef) -> None:
         assert process.returncode == 0, said
     client = mlflow_client.client(parent.uri)
     experiment = client.get_run(parent.parent_run_id).info.experiment_id
-    nested = [run for run in client.search_runs([experiment]) if run.data.metrics == {"x": 1.0}]
+    nested = [run for run in client.search_runs([experiment]) if run.data.metrics.get("x") == 1.0]
     assert len(nested) == 10
 
 
