@@ -20,6 +20,7 @@ from sonarc.contracts.stages import STAGES
 if TYPE_CHECKING:
     from sonarc.contracts.config import SonarcConfig
     from sonarc.runtime.edit import Edit
+    from sonarc.tracking.registry import Registry
 
 INTERRUPTED = 130
 
@@ -37,6 +38,8 @@ app = typer.Typer(
 )
 train = typer.Typer(no_args_is_help=True, help="Train one model: the base, the generator (ARC), the codec, the CLAP.")
 pipeline = typer.Typer(no_args_is_help=True, help="The compiled Kubeflow pipeline.")
+models = typer.Typer(no_args_is_help=True, help="The registry: versions, what is served, and moving it by hand.")
+app.add_typer(models, name="models", rich_help_panel="Models")
 app.add_typer(train, name="train", rich_help_panel="Stages")
 app.add_typer(pipeline, name="pipeline", rich_help_panel="Platform")
 
@@ -55,6 +58,10 @@ Store = Annotated[
         envvar="SONARC_STORE",
         help="Where datasets, checkpoints and packages are kept: a folder, s3://bucket/prefix; none: the user's cache.",
     ),
+]
+Tracking = Annotated[
+    str,
+    typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow's tracking URI; default: the local one."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No bars: one line at the start and end of a stage.")]
 
@@ -359,13 +366,131 @@ def status(runs: Runs = Path("runs")) -> None:
         show_status(runs)
 
 
+@app.command(rich_help_panel="Daily")
+def compare(
+    names: Annotated[
+        list[str], typer.Argument(metavar="RUN RUN…", help="Names below `runs` (`latest` is one), or MLflow run ids.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")] = Path("compare.html"),
+    runs: Runs = Path("runs"),
+    tracking: Tracking = "",
+) -> None:
+    """Compare runs on one self-contained page: scores, speed, the same prompts side by side, a blind listening test."""
+    with explained():
+        from pipelines.bars import busy
+        from pipelines.compare import compare as write
+        from pipelines.local import Places
+
+        with busy(f"Comparing {', '.join(names)}"):
+            write(names, runs, Places.default(runs, tracking=tracking).tracking, output)
+        typer.echo(f"Wrote {output}")
+
+
+@app.command(rich_help_panel="Daily")
+def votes(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Votes saved from a comparison page.")],
+    tracking: Tracking = "",
+) -> None:
+    """Tell MLflow the votes of blind listening tests; says how likely chance alone would be as uneven (sign test)."""
+    with explained():
+        from pipelines.compare import vote
+        from pipelines.local import Places
+
+        for a, b, all_ in vote(files, Places.default(tracking=tracking).tracking):
+            typer.echo(
+                f"{a} against {b}: preferred {all_.wins}, not {all_.losses}, no difference {all_.ties}, "
+                f"{all_.sessions} session{'s' if all_.sessions > 1 else ''}, p = {all_.p:.3f}"
+            )
+
+
+Model = Annotated[str, typer.Option(help="Registered model: `sonarc`, the generators, or `sonarc-base`.")]
+Alias = Annotated[str, typer.Option(help="The alias to move; the endpoint serves `champion`.")]
+Why = Annotated[str, typer.Option(help="One sentence for those who ask later; it is kept with who and when.")]
+
+
+def _registry(place: str, tracking: str) -> Registry:
+    from pipelines.local import Places
+    from sonarc.tracking.registry import Registry
+
+    places = Places.default(place=place, tracking=tracking)
+    return Registry(places.tracking, places.store)
+
+
+@models.command("list")
+def models_list(model: Model = "sonarc", place: Store = "", tracking: Tracking = "") -> None:
+    """Every registered version, newest first, and what points at it."""
+    with explained():
+        from pipelines.models import show_models
+
+        show_models(_registry(place, tracking), model)
+
+
+@models.command("log")
+def models_log(model: Model = "sonarc", place: Store = "", tracking: Tracking = "") -> None:
+    """Who moved which alias from where to where, when and why."""
+    with explained():
+        from pipelines.models import show_moves
+
+        show_moves(_registry(place, tracking), model)
+
+
+@models.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="The version to point at.")],
+    why: Why,
+    model: Model = "sonarc",
+    alias: Alias = "champion",
+    place: Store = "",
+    tracking: Tracking = "",
+) -> None:
+    """Point an alias at a version; the package is verified first, and a move by somebody else meanwhile is noticed."""
+    with explained():
+        from pipelines.models import in_words
+
+        registry = _registry(place, tracking)
+        now = registry.resolve(model, alias)
+        moved = registry.move(model, alias, version, why, expected=now.version if now else None)
+        typer.echo(in_words(moved, model, alias, version))
+
+
+@models.command()
+def rollback(
+    why: Why, model: Model = "sonarc", alias: Alias = "champion", place: Store = "", tracking: Tracking = ""
+) -> None:
+    """Point an alias back at the version it pointed at before."""
+    with explained():
+        from pipelines.models import in_words
+
+        moved = _registry(place, tracking).roll_back(model, alias, why)
+        typer.echo(in_words(moved, model, alias, moved.to_version))
+
+
+@app.command(rich_help_panel="Platform")
+def sync(store: Store = "", tracking: Tracking = "") -> None:
+    """Tell MLflow now what it could not be told while it was away; the next stage of any run would, too."""
+    with explained():
+        from pipelines.local import Places
+        from sonarc.contracts.result import TrackingRef
+        from sonarc.tracking.outbox import OUTBOX, replay
+
+        places = Places.default(place=store, tracking=tracking)
+        outbox = f"{places.store}/{OUTBOX}"
+        ref = TrackingRef(uri=places.tracking, experiment="", parent_run_id="", outbox=outbox)
+        told, left = replay(ref)
+        typer.echo(f"Told of {told} run{'s' if told != 1 else ''}; {left} wait in {outbox}.")
+
+
 @app.command(rich_help_panel="Platform")
 def ui(port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000) -> None:
     """MLflow's pages over the local runs, until Ctrl-C."""
     with explained():
         from pipelines.local import Places
 
-        command = ["mlflow", "ui", "--backend-store-uri", Places.default().tracking, "--host", "127.0.0.1"]
+        tracking = Places.default().tracking
+        if tracking.startswith("http"):
+            typer.echo(f"MLflow's pages are at {tracking} already.")
+            return
+        command = ["mlflow", "ui", "--backend-store-uri", tracking, "--host", "127.0.0.1"]
         os.execv(str(Path(sys.executable).parent / "mlflow"), [*command, "--port", str(port)])
 
 

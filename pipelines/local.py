@@ -49,11 +49,12 @@ class Places:
     tracking: str
 
     @classmethod
-    def default(cls, runs: Path = Path("runs"), place: str = "") -> Places:
-        """Runs in the working directory; MLflow's database, and the store unless `place` names one, in the user's
-        cache folder."""
+    def default(cls, runs: Path = Path("runs"), place: str = "", tracking: str = "") -> Places:
+        """Runs in the working directory; store and MLflow as named, or by SONARC_STORE and MLFLOW_TRACKING_URI, or in
+        the user's cache folder."""
         database = store.cache_root() / "mlflow" / "mlflow.db"
-        return cls(runs.resolve(), store.as_uri(place) if place else store.default_store(), f"sqlite:///{database}")
+        server = tracking or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database}"
+        return cls(runs.resolve(), store.as_uri(place) if place else store.default_store(), server)
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def run_pipeline(config: SonarcConfig, places: Places, *, until: str = "smoke", 
 
     Ctrl-C passes through after everything this run started has ended.
     """
+    from sonarc.tracking.outbox import OUTBOX
     from sonarc.tracking.runs import close_parent, open_parent, parent_run
 
     watch, started = Stopwatch(), datetime.now(UTC)
@@ -94,7 +96,7 @@ def run_pipeline(config: SonarcConfig, places: Places, *, until: str = "smoke", 
     tree = config.model_dump(mode="json")
     store.write_json(str(folder / "config.json"), tree)
     tags = {"sonarc.preset": config.preset, "sonarc.config_sha256": config.sha256()}
-    outbox = store.join(places.store, "outbox")
+    outbox = store.join(places.store, OUTBOX)
     parent = open_parent(places.tracking, EXPERIMENT, run_id, tree, tags, outbox)
     error: SonarcError | None = None
     try:
@@ -129,6 +131,8 @@ def run_pipeline(config: SonarcConfig, places: Places, *, until: str = "smoke", 
     run = parent_run(parent)
     for name in ("summary.json", "report.html"):
         run.log_file(folder / name)
+    for sample in sorted((folder / "samples").glob("*")):
+        run.log_file(sample, "samples")
     close_parent(parent, "FINISHED" if error is None else "FAILED")
     return RunOutcome(summary, folder, error)
 

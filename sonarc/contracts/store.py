@@ -160,6 +160,35 @@ def write_bytes(uri: str, data: bytes) -> str:
     return sha256_bytes(data)
 
 
+def create(uri: str, data: bytes) -> bool:
+    """Write a file that must not be there yet: True if it was written, False if somebody was faster.
+
+    In a bucket the server decides (`If-None-Match`). One that does not know that header lets the last writer win, so
+    what is there is read again.
+    """
+    fs, path = filesystem(uri)
+    with _explained("write", uri):
+        if "file" in _protocols(fs):
+            target = Path(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+            try:
+                temporary.write_bytes(data)
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+            return True
+        if fs.exists(path):
+            return False
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        return bytes(fs.cat_file(path)) == data
+
+
 def read_json(uri: str) -> Any:
     """The JSON document at `uri`.
 

@@ -20,7 +20,7 @@ from sonarc.report.spectrogram import HEIGHT, WIDTH, audio_uri, read_audio, spec
 from sonarc.report.summary import MAIN_STEPS, SANITY, RunSummary
 from sonarc.report.tables import MODEL_LABELS, best_cells, metric_label, score_table, show, show_seconds
 
-_TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def render_report(summary: RunSummary, samples: Path | None = None) -> str:
         DataError: the samples are incomplete or unreadable.
     """
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

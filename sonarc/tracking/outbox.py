@@ -28,7 +28,10 @@ PARENT_TAG = "mlflow.parentRunId"
 JOURNAL_TAG = "sonarc.journal"
 AWAITED = "journal:"
 """How the id of a parent begins that is a journal's."""
-RETRY_SECONDS = 30.0
+RETRY_SECONDS, RETRY_AT_MOST = 30.0, 600.0
+"""Pause before the server is tried again: doubled each time, since one that hangs costs its time-out each time."""
+OUTBOX = "outbox"
+"""The folder of journals in a store."""
 
 
 class Journal(BaseModel):
@@ -60,7 +63,7 @@ class Outbox:
         self.id = uuid.uuid4().hex
         self.client: MlflowClient = mlflow_client.client(ref.uri)
         self._waiting: deque[Message] = deque()
-        self._retry_at = 0.0
+        self._retry_at, self._pause = 0.0, RETRY_SECONDS
         self._tried = self._left = False
 
     @classmethod
@@ -92,9 +95,10 @@ class Outbox:
             if not mlflow_client.transient(error):
                 raise
             log.warning("MLflow cannot be reached (%s); %d messages wait.", error, len(self._waiting))
-            self._retry_at = time.monotonic() + RETRY_SECONDS
+            self._retry_at = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, RETRY_AT_MOST)
             return
-        self._retry_at = 0.0
+        self._retry_at, self._pause = 0.0, RETRY_SECONDS
 
     @property
     def delivered(self) -> bool:

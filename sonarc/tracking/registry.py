@@ -9,9 +9,9 @@ from __future__ import annotations
 import fcntl
 import getpass
 import os
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,8 +40,22 @@ class Registered(BaseModel):
     package_sha256: str
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A version as a list shows it.
+
+    Attributes:
+        aliases: what points at it.
+        when: when it was registered, UTC, ISO 8601.
+    """
+
+    registered: Registered
+    aliases: tuple[str, ...]
+    when: str
+
+
 class AliasMove(BaseModel):
-    """One audit entry: `<store>/audit/<model>/<time>-<id>.json`."""
+    """One audit entry: `<store>/audit/<model>/<number>.json`; nobody can write the same number twice."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -128,6 +142,29 @@ class Registry:
                     "Choose a version that is listed in the registry.",
                 ) from error
 
+    def versions(self, model: str) -> list[Listed]:
+        """Every version of `model` that holds a package, newest first; none where nothing is registered."""
+        from mlflow.exceptions import MlflowException
+
+        with mlflow_client.explained(self.uri):
+            try:
+                aliases = dict(self._client.get_registered_model(model).aliases)
+            except MlflowException as error:
+                if _absent(error):
+                    return []
+                raise
+            found = self._client.search_model_versions(f"name = '{model.replace(chr(39), '')}'")
+        listed = [
+            Listed(
+                _registered(version),
+                tuple(sorted(name for name, at in aliases.items() if str(at) == str(version.version))),
+                datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+            )
+            for version in found
+            if SHA_TAG in version.tags
+        ]
+        return sorted(listed, key=lambda one: -int(one.registered.version))
+
     def move(
         self,
         model: str,
@@ -178,11 +215,15 @@ class Registry:
                 why=why,
                 run_id=run_id,
             )
-            with mlflow_client.explained(self.uri):
-                self._client.set_registered_model_alias(model, alias, version)
-                for name, value in (("who", entry.who), ("when", entry.when), ("why", why)):
-                    self._client.set_model_version_tag(model, version, f"{alias}.{name}", value)
-            self._write_audit(entry)
+            written = self._write_audit(entry)
+            try:
+                with mlflow_client.explained(self.uri):
+                    self._client.set_registered_model_alias(model, alias, version)
+                    for name, value in (("who", entry.who), ("when", entry.when), ("why", why)):
+                        self._client.set_model_version_tag(model, version, f"{alias}.{name}", value)
+            except TrackingError:
+                store.remove_file(written)
+                raise
         return entry
 
     def roll_back(self, model: str, alias: str, why: str) -> AliasMove:
@@ -220,12 +261,17 @@ class Registry:
                 ) from error
         return sorted(entries, key=lambda entry: entry.when)
 
-    def _write_audit(self, entry: AliasMove) -> None:
-        # A file an entry: an object store cannot append, and two writers cannot meet.
-        stamp = entry.when.replace(":", "").replace("+0000", "Z")
-        name = f"{stamp}-{uuid.uuid4().hex[:8]}.json"
-        where = store.join(self.store_uri, "audit", entry.model, name)
-        store.write_json(where, entry.model_dump(mode="json", by_alias=True))
+    def _write_audit(self, entry: AliasMove) -> str:
+        """Write the next entry of the log; of two who move at once one gets the number, the other is refused."""
+        folder = store.join(self.store_uri, "audit", entry.model)
+        where = store.join(folder, f"{len(store.list_files(folder)) + 1:06d}.json")
+        document = entry.model_dump_json(by_alias=True, indent=2)
+        if not store.create(where, document.encode()):
+            raise TrackingError(
+                f"Somebody else is moving {entry.alias!r} of {entry.model!r} at this moment.",
+                "Look at the audit log, then decide again.",
+            )
+        return where
 
     def _by_hash(self, model: str, sha256: str) -> Registered | None:
         name = model.replace("'", "")
@@ -244,7 +290,7 @@ class Registry:
 
     @contextmanager
     def _locked(self, model: str) -> Iterator[None]:
-        """One mover at a time on this machine; in a bucket `expected` is what guards a move."""
+        """One mover at a time on this machine; in a bucket the audit log's next number is what they compete for."""
         place = store.local_path(self.store_uri)
         if place is None:
             yield

@@ -85,6 +85,16 @@ def test_what_another_process_wrote_is_seen_at_once(bucket: str) -> None:
     assert store.exists(store.join(folder, "two")) and list(store.list_files(folder)) == ["one", "two"]
 
 
+def test_a_file_is_created_once(bucket: str, tmp_path: Path) -> None:
+    for place in (bucket, tmp_path.as_uri()):
+        where = store.join(place, "audit", "000001.json")
+        assert store.create(where, b"mine")
+        assert not store.create(where, b"theirs")
+        assert store.read_bytes(where) == b"mine" and list(store.list_files(store.join(place, "audit"))) == [
+            "000001.json"
+        ]
+
+
 def test_sources_are_read_from_a_bucket(bucket: str) -> None:
     sound = file_of(tone(0.1))
     for name in ("a.wav", "b c%20.wav"):

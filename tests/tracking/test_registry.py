@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,47 @@ def test_concurrent_move_is_noticed(registry: Registry) -> None:
         registry.move("sonarc", "champion", "2", "second", expected=None)
     found = registry.resolve("sonarc", "champion")
     assert found is not None and found.version == "1"
+
+
+def test_two_hosts_that_move_at_once_do_not_both_succeed(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        registry.register("sonarc", package(registry, name, name.encode()))
+    other = Registry(registry.uri, registry.store_uri)
+    create = store.create
+
+    def beaten(uri: str, data: bytes) -> bool:  # the other host writes its entry just before ours
+        monkeypatch.setattr(store, "create", create)
+        other._locked = lambda model: nullcontext()  # type: ignore[assignment, method-assign, misc]
+        other.move("sonarc", "champion", "2", "theirs", expected=None)
+        return create(uri, data)
+
+    monkeypatch.setattr(store, "create", beaten)
+    with pytest.raises(TrackingError, match="Somebody else is moving 'champion'"):
+        registry.move("sonarc", "champion", "1", "ours", expected=None)
+    found = registry.resolve("sonarc", "champion")
+    assert found is not None and found.version == "2"
+    assert [entry.why for entry in registry.audit("sonarc")] == ["theirs"]
+
+
+def test_a_move_that_mlflow_did_not_make_is_not_in_the_log(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.register("sonarc", package(registry, "a", b"one"))
+
+    def away(*_: object) -> None:
+        raise ConnectionError("away")
+
+    monkeypatch.setattr(registry._client, "set_registered_model_alias", away)
+    with pytest.raises(TrackingError, match="away"):
+        registry.move("sonarc", "champion", "1", "why")
+    assert registry.audit("sonarc") == []
+
+
+def test_versions_are_listed_with_what_points_at_them(registry: Registry) -> None:
+    assert registry.versions("sonarc") == []
+    for name in ("a", "b"):
+        registry.register("sonarc", package(registry, name, name.encode()))
+    registry.move("sonarc", "champion", "1", "first")
+    listed = [(one.registered.version, one.aliases) for one in registry.versions("sonarc")]
+    assert listed == [("2", ()), ("1", ("champion",))]
 
 
 def test_rollback_to_a_deleted_version_is_refused(registry: Registry) -> None:
