@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,7 @@ import torch
 from tiny_latents import write_encode_stage
 
 from ray_jobs import tune
-from ray_jobs.tune import Measured, Settings
 from sonarc.arc import ArcTrainer
-from sonarc.arc.validation import Heard
 from sonarc.checkpoint import save_checkpoint, sections
 from sonarc.contracts import store
 from sonarc.contracts.config import SonarcConfig
@@ -30,6 +28,12 @@ from sonarc.contracts.stage import execute
 from sonarc.contracts.tuning import LossWeights
 from sonarc.dit import DiT
 from sonarc.tracking.runs import NullRun
+from sonarc.tuning import trial as one_trial
+from sonarc.tuning.ledger import Ledger
+from sonarc.tuning.results import Measured
+from sonarc.tuning.storage import VARIABLE, place_of
+from sonarc.tuning.trial import Measure, Report, Settings
+from sonarc.tuning.validation import Heard
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -42,6 +46,7 @@ def tiny(*overrides: str) -> SonarcConfig:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SONARC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv(VARIABLE, raising=False)
     return tmp_path / "cache"
 
 
@@ -70,13 +75,10 @@ def write_base(root: Path, config: SonarcConfig) -> str:
     return uri
 
 
-Measure = Callable[[Settings, LossWeights], Measured]
-
-
 def bowl(log: Path) -> Measure:
     """Distance is least at contrastive weight 2; adherence rises with it. Every call leaves a line in `log`."""
 
-    def measure(settings: Settings, weights: LossWeights) -> Measured:
+    def measure(settings: Settings, weights: LossWeights, report: Report) -> Measured:
         with log.open("a") as file:
             file.write(f"{weights.contrastive_weight}\n")
         distance = abs(math.log(weights.contrastive_weight / 2)) + weights.penalty_weight
@@ -124,7 +126,7 @@ def test_the_configured_weights_come_first_and_the_best_are_handed_on(tmp_path: 
     assert chosen["weights"] == document["weights"]
     admitted = [t["frechet"] for t in document["trials"] if t["adherence"] >= first["adherence"] - 0.02]
     assert chosen["frechet"] == min(admitted)
-    assert result.counts == {"trials": 4, "failed": 0, "chosen": document["chosen"]}
+    assert result.counts == {"trials": 4, "failed": 0, "stopped": 0, "chosen": document["chosen"]}
     assert set(run.children) == {f"trial-{n}" for n in range(4)}
     assert run.children["trial-0"]["frechet"] == pytest.approx(first["frechet"])
     assert run.children["trial-0"]["loss_d"] == 0.5
@@ -135,11 +137,11 @@ def test_a_killed_search_goes_on_where_it_was(tmp_path: Path) -> None:
     log, whole_log, fuse = tmp_path / "log", tmp_path / "whole", tmp_path / "fuse"
     count = bowl(log)
 
-    def dies_once(settings: Settings, weights: LossWeights) -> Measured:
+    def dies_once(settings: Settings, weights: LossWeights, report: Report) -> Measured:
         if log.exists() and len(log.read_text().split()) == 2 and not fuse.exists():
             fuse.touch()
             raise ConfigError("pulled the plug")
-        return count(settings, weights)
+        return count(settings, weights, report)
 
     request = request_for(tmp_path, tiny())
     with pytest.raises(ConfigError, match="pulled the plug"):
@@ -152,19 +154,19 @@ def test_a_killed_search_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_diverges_fails_alone(tmp_path: Path) -> None:
-    def measure(settings: Settings, weights: LossWeights) -> Measured:
+    def measure(settings: Settings, weights: LossWeights, report: Report) -> Measured:
         if weights.contrastive_weight == 1.0:
             return Measured(20.0, 0.3, {})
         return Measured(math.nan, math.nan, {})
 
     request = request_for(tmp_path, tiny("tune.trials=3", "tune.parallel=2"))
     result = execute(request, lambda context: tune.tune(context, measure), NullRun())
-    assert result.counts == {"trials": 3, "failed": 2, "chosen": 0}
+    assert result.counts == {"trials": 3, "failed": 2, "stopped": 0, "chosen": 0}
     assert store.read_json(result.outputs["weights"].uri)["trials"][1]["frechet"] is None
 
 
 def test_a_search_in_which_all_diverge_fails(tmp_path: Path) -> None:
-    def measure(settings: Settings, weights: LossWeights) -> Measured:
+    def measure(settings: Settings, weights: LossWeights, report: Report) -> Measured:
         return Measured(math.nan, math.nan, {})
 
     request = request_for(tmp_path, tiny("tune.trials=2"))
@@ -175,7 +177,7 @@ def test_a_search_in_which_all_diverge_fails(tmp_path: Path) -> None:
 def test_a_term_that_is_switched_off_stays_off_and_a_wide_default_is_kept(tmp_path: Path) -> None:
     seen = tmp_path / "seen"
 
-    def measure(settings: Settings, weights: LossWeights) -> Measured:
+    def measure(settings: Settings, weights: LossWeights, report: Report) -> Measured:
         with seen.open("a") as file:
             file.write(f"{weights.contrastive_weight} {weights.penalty_weight}\n")
         return Measured(1.0, 0.5, {})
@@ -202,24 +204,26 @@ def test_trials_share_one_warm_up_and_are_none_the_worse_for_it(
             heard.append(torch.cat([p.detach().flatten() for p in model.parameters()]).clone())
             return Heard(1.0, 0.5)
 
-    monkeypatch.setattr(tune, "_validation", lambda *_: Ears())
+    monkeypatch.setattr(one_trial, "_validation", lambda *_: Ears())
     warmed: list[int] = []
     warm_up = ArcTrainer._warm_up
     monkeypatch.setattr(ArcTrainer, "_warm_up", lambda self, *a: warmed.append(a[1]) or warm_up(self, *a))
-    tune._warmed.cache_clear()
+    one_trial._warmed.cache_clear()
     one, other = (
         LossWeights(contrastive_weight=1.0, penalty_weight=0.0),
         LossWeights(contrastive_weight=4.0, penalty_weight=1.0),
     )
     for weights in (one, other, one):
-        assert tune.measure(settings, weights).curves.keys() == {config.arc.ode_warmup.steps + config.tune.steps}
+        assert one_trial.measure(settings, weights, lambda *_: False).curves.keys() == {
+            config.arc.ode_warmup.steps + config.tune.steps
+        }
     assert warmed == list(range(config.arc.ode_warmup.steps))
     assert torch.equal(heard[0], heard[2])
     assert not torch.equal(heard[0], heard[1])
 
 
 def test_a_trial_that_is_better_by_chance_alone_is_not_taken(tmp_path: Path) -> None:
-    def measure(settings: Settings, weights: LossWeights) -> Measured:
+    def measure(settings: Settings, weights: LossWeights, report: Report) -> Measured:
         random = np.random.default_rng(round(1e6 * weights.contrastive_weight))
         distance = 10.0 if weights.contrastive_weight == 1.0 else 9.9
         return Measured(distance, 0.5, {}, tuple((distance + random.normal(0, 1, 100)).tolist()))
@@ -239,7 +243,7 @@ def test_more_can_be_searched_and_reaches_the_training(tmp_path: Path) -> None:
         "tune.adversarial_weight=[0.5, 2]",
     )  # fmt: skip
 
-    def measure(settings: Settings, weights: LossWeights) -> Measured:
+    def measure(settings: Settings, weights: LossWeights, report: Report) -> Measured:
         better = weights.noise_mean != settings.config.arc.noise_discriminator.mean
         return Measured(1.0 if better else 2.0, 0.5, {}, (1.0 if better else 2.0,) * 50)
 
@@ -258,16 +262,18 @@ def test_more_can_be_searched_and_reaches_the_training(tmp_path: Path) -> None:
 
 
 def test_a_search_begun_in_another_space_is_refused(tmp_path: Path, cache: Path) -> None:
-    def stopped(settings: Settings, weights: LossWeights) -> Measured:
+    def stopped(settings: Settings, weights: LossWeights, report: Report) -> Measured:
         raise ConfigError("pulled the plug")
 
     request = request_for(tmp_path, tiny())
     with pytest.raises(ConfigError, match="pulled the plug"):
         execute(request, lambda context: tune.tune(context, stopped), NullRun())
     (place,) = (cache / "tune").iterdir()
-    wider = tiny("tune.penalty_weight=[0, 9]")
+    wider, other = tiny("tune.penalty_weight=[0, 9]"), tiny('tune.objectives=["frechet","adherence"]')
     with pytest.raises(ConfigError, match=r"begun in another space.*'penalty_weight': \[0\.0, 1\.0\]"):
-        tune._study(place, wider)
+        Ledger(place_of(place), f"sonarc-tune-{place.name}", wider)
+    with pytest.raises(ConfigError, match=r"begun for other objectives: \['frechet'\], not"):
+        Ledger(place_of(place), f"sonarc-tune-{place.name}", other)
 
 
 def test_an_empty_range_is_refused() -> None:
@@ -278,7 +284,7 @@ def test_an_empty_range_is_refused() -> None:
 def test_a_trial_whose_process_dies_is_tried_once_more_and_then_fails_alone(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
-    def measure(settings: Settings, weights: LossWeights) -> Measured:
+    def measure(settings: Settings, weights: LossWeights, report: Report) -> Measured:
         if weights.contrastive_weight != 1.0:
             with log.open("a") as file:
                 file.write("died\n")
@@ -288,5 +294,5 @@ def test_a_trial_whose_process_dies_is_tried_once_more_and_then_fails_alone(tmp_
     request = request_for(tmp_path, tiny("tune.trials=2"))
     result = execute(request, lambda context: tune.tune(context, measure), NullRun())
 
-    assert result.counts == {"trials": 2, "failed": 1, "chosen": 0}
+    assert result.counts == {"trials": 2, "failed": 1, "stopped": 0, "chosen": 0}
     assert log.read_text() == "died\ndied\n"
