@@ -27,6 +27,7 @@ from sonarc.contracts.dataset import read_latents
 from sonarc.contracts.result import Artifact
 from sonarc.contracts.tuning import Trial
 from sonarc.tuning.choice import choose
+from sonarc.tuning.figures import study_figures
 from sonarc.tuning.ledger import Claimed, Ledger
 from sonarc.tuning.results import Measured, diverged
 from sonarc.tuning.space import search_space
@@ -60,6 +61,10 @@ def tune(context: StageContext, measure: Measure) -> Outcome:
         tuned = choose(trials, config.tune, search_space(config.tune, config.arc))
         uri = store.join(context.folder, "weights.json")
         digest = store.write_json(uri, tuned.model_dump(mode="json"))
+    for picture in study_figures(tuned):
+        drawn = context.scratch / f"{picture.name}.svg"
+        drawn.write_text(picture.svg, encoding="utf-8")
+        context.run.log_file(drawn, "study")
     best = next(trial for trial in trials if trial.number == tuned.chosen)
     logger.info("trial %d of %d was chosen: %s", tuned.chosen, len(trials), best.weights)
     figures = {name: getattr(best, name) for name in ("frechet", "adherence", "diversity")}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
 from tiny_latents import write_encode_stage
 
@@ -30,7 +31,7 @@ from sonarc.dit import DiT
 from sonarc.tracking.runs import NullRun
 from sonarc.tuning import trial as one_trial
 from sonarc.tuning.ledger import Ledger
-from sonarc.tuning.results import Measured
+from sonarc.tuning.results import Measured, diverged
 from sonarc.tuning.storage import VARIABLE, place_of
 from sonarc.tuning.trial import Measure, Report, Settings
 from sonarc.tuning.validation import Heard
@@ -96,6 +97,10 @@ class RecordedRun(NullRun):
     def __init__(self) -> None:
         super().__init__()
         self.children: dict[str, dict[str, Any]] = {}
+        self.files: list[str] = []
+
+    def log_file(self, path: Path, folder: str = "") -> None:
+        self.files.append(f"{folder}/{path.name}")
 
     @contextmanager
     def child(self, name: str) -> Iterator[NullRun]:
@@ -130,6 +135,7 @@ def test_the_configured_weights_come_first_and_the_best_are_handed_on(tmp_path: 
     assert set(run.children) == {f"trial-{n}" for n in range(4)}
     assert run.children["trial-0"]["frechet"] == pytest.approx(first["frechet"])
     assert run.children["trial-0"]["loss_d"] == 0.5
+    assert run.files == ["study/history.svg", "study/importance.svg", "study/parallel.svg"]
     assert not list(cache.rglob("study.db")), "a finished study stays in the result, not in the cache"
 
 
@@ -296,3 +302,84 @@ def test_a_trial_whose_process_dies_is_tried_once_more_and_then_fails_alone(tmp_
 
     assert result.counts == {"trials": 2, "failed": 1, "stopped": 0, "chosen": 0}
     assert log.read_text() == "died\ndied\n"
+
+
+def test_a_trial_that_falls_behind_is_stopped_on_its_way(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def measure(settings: Settings, weights: LossWeights, report: Report) -> Measured:
+        late = sum(1 for _ in log.open()) if log.exists() else 0
+        with log.open("a") as file:
+            file.write("begun\n")
+        if report(2, 10.0 + late):
+            return diverged(stopped=True)
+        return Measured(10.0 + late, 0.5, {}, (10.0 + late,) * 50)
+
+    run = RecordedRun()
+    config = tiny("tune.trials=4", "tune.steps=4", "tune.rungs=1", "tune.parallel=1")
+    result = execute(request_for(tmp_path, config), lambda context: tune.tune(context, measure), run)
+
+    trials = store.read_json(result.outputs["weights"].uri)["trials"]
+    assert [trial["stopped"] for trial in trials] == [False, False, True, True]
+    assert [trial["rungs"] for trial in trials] == [{"2": 10.0 + n} for n in range(4)]
+    assert result.counts == {"trials": 4, "failed": 0, "stopped": 2, "chosen": 0}
+    assert [run.children[f"trial-{n}"]["state"] for n in range(4)] == ["measured"] * 2 + ["stopped"] * 2
+
+
+def test_a_pareto_front_is_searched_and_drawn(tmp_path: Path) -> None:
+    def measure(settings: Settings, weights: LossWeights, report: Report) -> Measured:
+        distance = 10.0 if weights.contrastive_weight == 1.0 else 5.0 + weights.penalty_weight
+        return Measured(distance, 0.5 + weights.penalty_weight, {}, (distance,) * 50, 0.4)
+
+    run = RecordedRun()
+    config = tiny("tune.trials=5", 'tune.objectives=["frechet","adherence","diversity"]')
+    result = execute(request_for(tmp_path, config), lambda context: tune.tune(context, measure), run)
+
+    document = store.read_json(result.outputs["weights"].uri)
+    assert document["objectives"] == ["frechet", "adherence", "diversity"] and document["chosen"] > 0
+    assert {trial["diversity"] for trial in document["trials"]} == {0.4}
+    assert result.metrics["diversity"] == run.children["trial-0"]["diversity"] == 0.4
+    assert "study/pareto.svg" in run.files
+
+
+def test_a_trial_reserves_what_it_is_given(tmp_path: Path) -> None:
+    def measure(settings: Settings, weights: LossWeights, report: Report) -> Measured:
+        cpus = ray.get_runtime_context().get_assigned_resources()["CPU"]
+        return Measured(float(cpus), 0.5)
+
+    config = tiny("tune.trials=1", "compute.trial_cpus=3.5")
+    result = execute(request_for(tmp_path, config), lambda context: tune.tune(context, measure), NullRun())
+    assert result.metrics["frechet"] == 3.5
+
+
+def test_rungs_are_heard_on_the_way_and_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[torch.Tensor] = []
+    asked: list[tuple[int, float]] = []
+
+    class Ears:
+        def distance(self, model: torch.nn.Module, *_: Any, clips: int, **__: Any) -> float:
+            return float(clips)
+
+        def score(self, model: torch.nn.Module, *_: Any, **__: Any) -> Heard:
+            heard.append(torch.cat([p.detach().flatten() for p in model.parameters()]).clone())
+            return Heard(1.0, 0.5)
+
+    def report(step: int, distance: float) -> bool:
+        asked.append((step, distance))
+        return len(asked) > 3
+
+    monkeypatch.setattr(one_trial, "_validation", lambda *_: Ears())
+    weights = LossWeights(contrastive_weight=1.0, penalty_weight=0.0)
+    measured = []
+    for rungs in (0, 3, 3):
+        config = tiny("tune.steps=4", f"tune.rungs={rungs}", "tune.rung_clips=9")
+        latents = request_for(tmp_path, config).input_results()["encode"].outputs["latents"].uri
+        base = write_base(tmp_path, config)
+        settings = Settings(config, base, read_latents(latents).dataset_uri, latents, "")
+        one_trial._warmed.cache_clear()
+        measured.append(one_trial.measure(settings, weights, report))
+    first = config.arc.ode_warmup.steps
+    assert asked == [(first + step, 9.0) for step in (1, 2, 3, 1)]
+    assert torch.equal(heard[0], heard[1]) and len(heard) == 2
+    assert [found.stopped for found in measured] == [False, False, True]
+    assert measured[1].curves[first + 2]["rung_frechet"] == 9.0
