@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import ray
 import torch
-from tiny_latents import write_encode_stage
+from tune_job import request_for
 
 from ray_jobs import tune
 from sonarc.arc import ArcTrainer
@@ -24,7 +24,6 @@ from sonarc.contracts.config import SonarcConfig
 from sonarc.contracts.dataset import read_latents
 from sonarc.contracts.errors import ConfigError, StageError
 from sonarc.contracts.presets import load
-from sonarc.contracts.result import Artifact, StageRequest, StageResult, write_result
 from sonarc.contracts.stage import execute
 from sonarc.contracts.tuning import LossWeights
 from sonarc.dit import DiT
@@ -49,19 +48,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SONARC_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv(VARIABLE, raising=False)
     return tmp_path / "cache"
-
-
-def request_for(root: Path, config: SonarcConfig) -> StageRequest:
-    encode = store.join(root.as_uri(), "stages", "encode", "key")
-    if not store.exists(encode):
-        write_encode_stage(root, config)
-    inputs = {"encode": encode}
-    for stage, output in (("ingest", "dataset"), ("reference", "reference"), ("pretrain", "base")):
-        inputs[stage] = store.join(root.as_uri(), "stages", stage, "key")
-        artifact = Artifact(uri=store.join(root.as_uri(), output), sha256="0" * 64)
-        done = StageResult(stage=stage, key="key", status="succeeded", outputs={output: artifact})
-        write_result(inputs[stage], done)
-    return StageRequest(stage="tune", store=root.as_uri(), config=config, inputs=inputs)
 
 
 def write_base(root: Path, config: SonarcConfig) -> str:
@@ -369,12 +355,11 @@ def test_rungs_are_heard_on_the_way_and_change_nothing(tmp_path: Path, monkeypat
         return len(asked) > 3
 
     monkeypatch.setattr(one_trial, "_validation", lambda *_: Ears())
-    weights = LossWeights(contrastive_weight=1.0, penalty_weight=0.0)
+    weights, base = LossWeights(contrastive_weight=1.0, penalty_weight=0.0), write_base(tmp_path, tiny())
     measured = []
     for rungs in (0, 3, 3):
         config = tiny("tune.steps=4", f"tune.rungs={rungs}", "tune.rung_clips=9")
         latents = request_for(tmp_path, config).input_results()["encode"].outputs["latents"].uri
-        base = write_base(tmp_path, config)
         settings = Settings(config, base, read_latents(latents).dataset_uri, latents, "")
         one_trial._warmed.cache_clear()
         measured.append(one_trial.measure(settings, weights, report))
