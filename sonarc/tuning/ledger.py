@@ -64,7 +64,8 @@ class Ledger:
     def __init__(self, place: Place, name: str, config: SonarcConfig) -> None:
         self.place, self._config, self._tune = place, config, config.tune
         self.heartbeat = config.compute.tune_heartbeat
-        self._calm_until = 0.0
+        # The storage may just have come back, and the others had no time yet to show signs of life.
+        self._calm_until = time.monotonic() + 2 * self.heartbeat
         self._storage = open_storage(place, self.heartbeat)
         self._once_more = once_more()
         startup = max(1, min(10, self._tune.trials // 2))

@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import mlflow
@@ -25,6 +26,7 @@ from sonarc.tuning.storage import VARIABLE
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parents[2]
 TRIALS = 4
+_seeds = count()
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +46,11 @@ def running(server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def request_(tmp_path: Path, running: Cluster, monkeypatch: pytest.MonkeyPatch) -> StageRequest:
-    """A search of four trials, one at a time, tracked."""
+    """A search of four trials, one at a time, tracked; its seed makes the study its own."""
     monkeypatch.setenv("SONARC_CACHE", str(tmp_path / "cache"))
+    settings = searched(f"tune.trials={TRIALS}", f"tune.seed={next(_seeds)}", "compute.tune_patience=2")
     tracking = open_parent(f"sqlite:///{tmp_path / 'mlflow.db'}", "tests", "search", {}, {})
-    return tune_job.request_for(tmp_path, searched(f"tune.trials={TRIALS}", "compute.tune_patience=2"), tracking)
+    return tune_job.request_for(tmp_path, settings, tracking)
 
 
 def test_a_killed_job_is_started_again_and_tells_no_secret(
