@@ -15,7 +15,7 @@ import pytest
 import tune_job
 from coordinator import notes, searched
 from postgres import Postgres, postgres
-from ray_cluster import PATIENCE, Cluster, cluster, until
+from ray_cluster import Cluster, cluster, until
 
 from sonarc.contracts import store
 from sonarc.contracts.errors import StoreError
@@ -26,6 +26,7 @@ from sonarc.tuning.storage import VARIABLE
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parents[2]
 TRIALS = 4
+JOB_SECONDS = 400.0
 _seeds = count()
 
 
@@ -66,7 +67,7 @@ def test_a_killed_job_is_started_again_and_tells_no_secret(
     second = tune_job.start(request_, tmp_path / "second.log", running.address, running.env)
     until(lambda: Counter(notes(tmp_path, "began"))[f"began {held}"] == 2, "the killed trial to begin again")
     (tmp_path / "hold").unlink()
-    assert second.wait(PATIENCE) == 0, (tmp_path / "second.log").read_text()
+    assert second.wait(JOB_SECONDS) == 0, (tmp_path / "second.log").read_text()
 
     measured = Counter(notes(tmp_path, "measured"))
     assert len(measured) == TRIALS and set(measured.values()) == {1}
@@ -84,7 +85,7 @@ def test_two_jobs_share_one_study(request_: StageRequest, running: Cluster, tmp_
     both = [
         tune_job.start(request_, tmp_path / f"{name}.log", running.address, running.env) for name in ("one", "other")
     ]
-    assert [process.wait(PATIENCE) for process in both] == [0, 0]
+    assert [process.wait(JOB_SECONDS) for process in both] == [0, 0]
     measured = Counter(notes(tmp_path, "measured"))
     assert len(measured) == TRIALS and set(measured.values()) == {1}
     weights = read_result(request_.folder()).outputs["weights"]
@@ -100,12 +101,12 @@ def test_a_server_that_dies_ends_the_job_in_one_sentence_and_the_next_goes_on(
     _held(tmp_path)
     server.stop()
     (tmp_path / "hold").unlink()
-    assert first.wait(PATIENCE) == StoreError.exit_code
+    assert first.wait(JOB_SECONDS) == StoreError.exit_code
     error = read_result(request_.folder()).error
     assert error is not None and "cannot be used" in error.message and server.password not in error.message
     server.start()
     second = tune_job.start(request_, tmp_path / "second.log", running.address, running.env)
-    assert second.wait(PATIENCE) == 0, (tmp_path / "second.log").read_text()
+    assert second.wait(JOB_SECONDS) == 0, (tmp_path / "second.log").read_text()
     assert read_result(request_.folder()).counts["failed"] == 0
 
 
