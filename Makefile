@@ -12,7 +12,7 @@ ARGS ?=
 # constraints.txt is the whole resolved set, so nothing is left to resolve; bytecode is made when first imported.
 PIP := --quiet --no-deps --no-compile
 
-.PHONY: help install run stop test test-slow test-e2e test-s3 test-faults lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints
+.PHONY: help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,12 @@ test-s3: install  ## the pipeline in a bucket of a real S3 server that stumbles
 
 test-faults: install  ## trainings whose worker, driver or raylet is killed
 	$(BIN)/pytest -m slow -n 0 tests/faults $(ARGS)
+
+test-tune: install  ## searches over a real PostgreSQL, whose server or coordinators are killed
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq postgresql >/dev/null; } \
+	  || { echo "PostgreSQL is missing. Install Debian's package postgresql."; exit 1; }
+	$(BIN)/pytest -m "slow or not slow" -n 0 tests/tuning tests/faults/test_tuning_faults.py $(ARGS)
 
 lint: install  ## style
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import soundfile
 from sonarc.contracts.dataset import SplitCount
 from sonarc.contracts.machine import Machine
 from sonarc.contracts.scores import Difference, ModelName, Score, ScoreSheet
+from sonarc.contracts.tuning import Against, LossWeights, Trial, TunedWeights
 from sonarc.report.summary import DatasetLine, GateLine, ModelLine, RuleLine, RunSummary, StageLine
 
 RATE = 44_100
@@ -56,6 +57,22 @@ def example_sheet() -> ScoreSheet:
             Difference(metric="adherence", a="generator@4", b="base@4", value=0.003, low=-0.011, high=0.017, n=240),
         ),
     )
+
+
+def example_tuning() -> TunedWeights:
+    """Three trials, the second of which was taken."""
+    trials = [
+        Trial(
+            number=number,
+            weights=LossWeights(contrastive_weight=contrastive, penalty_weight=0.1 * number),
+            frechet=frechet,
+            adherence=0.4,
+            against_default=Against(value=frechet - 31.0, low=frechet - 32.0, high=frechet - 30.0) if number else None,
+        )
+        for number, (contrastive, frechet) in enumerate([(1.0, 31.0), (0.52, 28.4), (1.7, 30.6)])
+    ]
+    space = {"contrastive_weight": (0.5, 2.0), "penalty_weight": (0.0, 0.2)}
+    return TunedWeights(weights=trials[1].weights, chosen=1, trials=tuple(trials), space=space)
 
 
 def example_summary() -> RunSummary:

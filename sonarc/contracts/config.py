@@ -344,15 +344,31 @@ class ArcConfig(Section):
         return self
 
 
+Objective = Literal["frechet", "adherence", "diversity"]
+
+
 class TuneConfig(Section):
     trials: Positive = 3
     """Trials in all; trial 0 has the configured weights."""
     steps: Positive = 20
     """ARC steps a trial."""
+    objectives: tuple[Objective, ...] = ("frechet",)
+    """What is searched for: the Fréchet distance alone, or it and others, whose Pareto front is then looked for."""
+    rungs: Annotated[int, Field(ge=0)] = 0
+    """Points within a trial, evenly spread, where its samples so far are scored and a trial whose distance is above the
+    median of the others at that point is stopped; 0: none. With one objective only; trial 0 is never stopped."""
+    rung_clips: Annotated[int, Field(ge=8)] = 32
+    """Validation clips generated at a rung, the first of `clips`."""
     clips: Annotated[int, Field(ge=8)] = 64
     """Validation clips generated to score a trial."""
     adherence_slack: NonNegative = 0.02
     """A trial whose adherence is lower than trial 0's by more than this is not chosen."""
+    diversity_slack: NonNegative = 0.02
+    """Likewise for diversity, where it is an objective."""
+    diversity_prompts: Positive = 8
+    """Validation prompts whose diversity is measured, where it is an objective."""
+    diversity_samples: Annotated[int, Field(ge=2)] = 4
+    """Generations a prompt for that."""
     contrastive_weight: tuple[NonNegative, NonNegative] = (0.5, 2.0)
     """Range searched, logarithmic."""
     penalty_weight: tuple[NonNegative, NonNegative] = (0.0, 0.2)
@@ -385,6 +401,16 @@ class TuneConfig(Section):
                 raise ValueError(f"the range of {name}, {low} to {high}, is empty")
         if not self.contrastive_weight[0]:
             raise ValueError("contrastive_weight is searched on a logarithmic scale and cannot begin at 0")
+        return self
+
+    @model_validator(mode="after")
+    def _objectives(self) -> Self:
+        if self.objectives[:1] != ("frechet",) or len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"the objectives {list(self.objectives)} must begin with frechet and name none twice")
+        if self.rungs and len(self.objectives) > 1:
+            raise ValueError(f"rungs {self.rungs} stop trials by one objective, and there are {len(self.objectives)}")
+        if self.rungs >= self.steps:
+            raise ValueError(f"rungs {self.rungs} do not fit into the {self.steps} steps of a trial")
         return self
 
 
@@ -519,6 +545,15 @@ class ComputeConfig(Section):
     """Activation checkpointing: recompute each block in the backward pass. Less memory, a third more work."""
     max_failures: Annotated[int, Field(ge=0)] = 1
     """Restarts of a failed training job."""
+    trial_cpus: PositiveFloat | None = None
+    """CPUs that Ray reserves for a tuning trial; none: as many as `threads`."""
+    trial_gpus: NonNegative | None = None
+    """GPUs that Ray reserves for a tuning trial; a fraction lets trials share one; none: one with `gpu`, else 0."""
+    tune_heartbeat: Positive = 20
+    """Seconds between two signs of life of a tuning trial in a shared storage; one that misses six is taken for dead,
+    and tried once more."""
+    tune_patience: PositiveFloat = 300.0
+    """Seconds for which a search waits for a storage that went away."""
 
 
 class SonarcConfig(Section):

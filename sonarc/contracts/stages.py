@@ -47,7 +47,7 @@ STAGES: dict[str, StageSpec] = {
     "tune": StageSpec(
         ("ingest", "encode", "reference", "pretrain"),
         ("audio", "codec", "arc", "tune", "evaluate.embedders", "evaluate.clap"),
-        (*_MODEL, *_SCORING, "sonarc.arc", "ray_jobs.tune"),
+        (*_MODEL, *_SCORING, "sonarc.arc", "sonarc.tuning", "ray_jobs.tune"),
     ),
     "posttrain": StageSpec(
         ("encode", "pretrain", "tune"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sonarc.contracts.config import ArcConfig
+from sonarc.contracts.config import ArcConfig, Objective
 
 
 class LossWeights(BaseModel):
@@ -58,16 +58,28 @@ class Trial(BaseModel):
     """0 has the configured weights."""
     weights: LossWeights
     frechet: float | None
-    """Fréchet distance of the samples to the validation clips; None where the training or the samples diverged."""
+    """Fréchet distance of the samples to the validation clips; None where the training or the samples diverged, or the
+    trial was stopped."""
     adherence: float | None
     """Mean cosine of the samples with their prompts."""
+    diversity: float | None = None
+    """Mean cosine distance between generations of one prompt; None unless it is an objective."""
     against_default: Against | None = None
     """None for trial 0, and where one of the two failed."""
+    rungs: dict[int, float | None] = {}
+    """Step → distance of some samples, where it was taken on the way."""
+    stopped: bool = False
+    """Whether it fell behind at its last rung."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether it came to its end and its figures are finite."""
+        return all(value is not None and math.isfinite(value) for value in (self.frechet, self.adherence))
 
     @property
     def failed(self) -> bool:
-        """Whether a figure is missing or not finite."""
-        return not all(value is not None and math.isfinite(value) for value in (self.frechet, self.adherence))
+        """Whether it diverged, or what it ran on died twice."""
+        return not (self.measured or self.stopped)
 
 
 class TunedWeights(BaseModel):
@@ -79,3 +91,6 @@ class TunedWeights(BaseModel):
     chosen: int
     """Number of the trial with these weights."""
     trials: tuple[Trial, ...]
+    objectives: tuple[Objective, ...] = ("frechet",)
+    space: dict[str, tuple[float, float]] = {}
+    """What was searched, and between which bounds."""

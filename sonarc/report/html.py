@@ -6,6 +6,7 @@ content policy forbids the network.
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from markupsafe import Markup
 
 from sonarc.contracts import store
 from sonarc.contracts.scores import Difference
+from sonarc.contracts.tuning import TunedWeights
 from sonarc.report.figures import distance_figure
 from sonarc.report.samples import Sample, read_samples, variant_label
 from sonarc.report.spectrogram import HEIGHT, WIDTH, audio_uri, read_audio, spectrogram_uri
@@ -74,6 +76,7 @@ def render_report(summary: RunSummary, samples: Path | None = None) -> str:
         sanity=summary.sanity(),
         sanity_labels=SANITY,
         model_labels=MODEL_LABELS,
+        study=[] if summary.tuning is None else _study(summary.tuning),
         figure=Markup(figure) if figure else None,  # our own SVG, nothing from outside in it
         cards=[] if samples is None else [_card(sample, samples) for sample in read_samples(samples)],
         longest=max((line.seconds for line in summary.stages), default=0.0) or 1.0,
@@ -90,6 +93,14 @@ def headline(summary: RunSummary) -> Difference | None:
     """The comparison the report opens with: the first one of the generator with the base at the main step count."""
     wanted = (f"generator@{MAIN_STEPS}", f"base@{MAIN_STEPS}")
     return next((d for d in summary.scores.differences if (d.a, d.b.split(",")[0]) == wanted), None)
+
+
+def _study(tuned: TunedWeights) -> list[tuple[str, str]]:
+    """Title and data URI of each figure of the search."""
+    from sonarc.tuning.figures import study_figures  # Optuna and pyplot: for runs that tuned
+
+    encoded = {p.title: base64.b64encode(p.svg.encode("utf-8")).decode("ascii") for p in study_figures(tuned)}
+    return [(title, f"data:image/svg+xml;base64,{text}") for title, text in encoded.items()]
 
 
 def _card(sample: Sample, folder: Path) -> PromptCard:

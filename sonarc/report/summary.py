@@ -20,6 +20,7 @@ from sonarc.contracts.machine import Machine, this_machine
 from sonarc.contracts.result import StageFailure, StageResult, recorded_versions
 from sonarc.contracts.scores import ModelName, Score, ScoreSheet, read_scores
 from sonarc.contracts.stages import STAGES
+from sonarc.contracts.tuning import TunedWeights
 
 SANITY: dict[str, str] = {
     "silent_fraction": "Silent clips",
@@ -112,6 +113,8 @@ class RunSummary(_Document):
     dataset: DatasetLine | None = None
     scores: ScoreSheet = ScoreSheet()
     """Every score and difference, the sanity figures among them."""
+    tuning: TunedWeights | None = None
+    """The search for the loss weights: every trial."""
     gate: GateLine | None = None
     model: ModelLine | None = None
     endpoint: str | None = None
@@ -191,6 +194,7 @@ def summarize(
         stages=lines,
         dataset=_dataset_line(results.get("ingest")),
         scores=_scores(results.get("evaluate")),
+        tuning=_tuning(results.get("tune")),
         gate=gate,
         model=model,
         endpoint=endpoint,
@@ -251,6 +255,12 @@ def _dataset_line(result: StageResult | None) -> DatasetLine | None:
         splits=manifest.splits,
         quarantined=manifest.quarantined,
     )
+
+
+def _tuning(result: StageResult | None) -> TunedWeights | None:
+    if result is None or "weights" not in result.outputs:
+        return None
+    return TunedWeights.model_validate(store.read_json(result.outputs["weights"].uri))
 
 
 def _scores(result: StageResult | None) -> ScoreSheet:

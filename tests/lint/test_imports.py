@@ -28,7 +28,7 @@ MAY_IMPORT = {
 SCIENCE = (
     "arc", "audio", "checkpoint", "codec", "data", "demo", "dit", "flow", "metrics", "published", "runtime", "samplers",
     "study",
-    "text", "training",
+    "text", "training", "tuning",
 )  # fmt: skip
 
 PACKING = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from report_example import PROMPTS, RATE, VARIANTS, example_summary, write_example_samples
+from report_example import PROMPTS, RATE, VARIANTS, example_summary, example_tuning, write_example_samples
 
 from sonarc.contracts.errors import DataError
 from sonarc.contracts.scores import ScoreSheet
@@ -72,6 +72,13 @@ def test_it_shows_the_run(page: Page) -> None:
         "sonarc v1",
     ):
         assert part in page.words
+
+
+def test_it_shows_the_search() -> None:
+    page = Page(render_report(example_summary().model_copy(update={"tuning": example_tuning()})))
+    assert "Tuning: trial 1 of 3" in page.words and "−3.60 to −1.60" in page.words
+    assert sum(source.startswith("data:image/svg+xml;base64,") for source in page.sources) == 3
+    assert page.images_without_text == 0
 
 
 def test_prompts_are_text_never_markup(tmp_path: Path) -> None:

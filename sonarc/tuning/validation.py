@@ -6,7 +6,8 @@ Shapes: N clips, A audio channels, S samples, E embedding dimensions.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -19,6 +20,7 @@ from sonarc.contracts.errors import DataError
 from sonarc.data import read_clips, read_index
 from sonarc.dit import DiT
 from sonarc.metrics.bootstrap import resampled_frechet, resamples
+from sonarc.metrics.diversity import conditional_diversity
 from sonarc.metrics.embedders import AudioText, Embedder, embed, load_audio_text, load_embedder
 from sonarc.metrics.frechet import PCA, Gaussian, frechet_distance, gaussian
 from sonarc.metrics.reference import load_reference
@@ -44,6 +46,8 @@ class Heard:
     frechet: float
     adherence: float
     drawn: tuple[float, ...] = ()
+    diversity: float = math.nan
+    """Mean cosine distance between generations of one prompt, where it was asked for."""
 
 
 @dataclass(frozen=True)
@@ -100,26 +104,59 @@ class Validation:
             bootstrap=tune.bootstrap,
         )
 
-    def score(self, model: DiT, encoder: TextEncoder, *, steps: int) -> Heard:
-        """What the model's ping-pong samples sound like."""
-        silence_C = silence_latent(self.codec)
-        audio_NAS = np.zeros((len(self.prompts), self.channels, self.samples), np.float32)
-        for start in range(0, len(self.prompts), BATCH):
-            part = slice(start, start + BATCH)
+    def score(self, model: DiT, encoder: TextEncoder, *, steps: int, variants: tuple[int, int] | None = None) -> Heard:
+        """What the model's ping-pong samples sound like.
+
+        Args:
+            steps: of the sampler.
+            variants: of how many prompts how many generations each are compared for diversity; none: it is not asked.
+        """
+        heard = self.score_audio(self._samples(model, encoder, range(len(self.prompts)), steps))
+        if variants is None or not math.isfinite(heard.frechet):
+            return heard
+        return replace(heard, diversity=self._diversity(model, encoder, steps, *variants))
+
+    def distance(self, model: DiT, encoder: TextEncoder, *, steps: int, clips: int) -> float:
+        """The distance of samples of the first prompts: cheap, biased upwards, and alike for every model; NaN if a
+        sample is not finite."""
+        audio_NAS = self._samples(model, encoder, range(min(clips, len(self.prompts))), steps)
+        if not np.isfinite(audio_NAS).all():
+            return math.nan
+        return frechet_distance(gaussian(self.pca(embed(self.embedder, audio_NAS))), self.real)
+
+    def _diversity(self, model: DiT, encoder: TextEncoder, steps: int, prompts: int, samples: int) -> float:
+        which = list(dict.fromkeys(self.prompts))[:prompts]
+        first = [self.prompts.index(prompt) for prompt in which]
+        rows = [row for row in first for _ in range(samples)]
+        # Seeds beyond those of the clips that are scored.
+        audio_NAS = self._samples(model, encoder, rows, steps, seed=self.seed + len(self.prompts))
+        if not np.isfinite(audio_NAS).all():
+            return math.nan
+        unit_NE = embed(self.clap, audio_NAS)
+        return float(conditional_diversity(unit_NE.reshape(len(first), samples, -1)).mean())
+
+    def _samples(
+        self, model: DiT, encoder: TextEncoder, rows: Sequence[int], steps: int, seed: int | None = None
+    ) -> NDArray[np.float32]:
+        """A zero-padded clip for each of some prompts `(N, A, S)`, from seeds that count on from `seed`."""
+        silence_C, start = silence_latent(self.codec), self.seed if seed is None else seed
+        audio_NAS = np.zeros((len(rows), self.channels, self.samples), np.float32)
+        for begin in range(0, len(rows), BATCH):
+            part = rows[begin : begin + BATCH]
             clips = generate_audio(
                 model,
                 self.codec,
                 encoder,
-                self.prompts[part],
-                self.seconds[part],
-                range(self.seed, self.seed + len(self.prompts))[part],
+                [self.prompts[row] for row in part],
+                [self.seconds[row] for row in part],
+                range(start + begin, start + begin + len(part)),
                 Sampling("generator", steps),
                 clip_samples=self.samples,
                 silence_C=silence_C,
             )
-            for row_AS, clip_AS in zip(audio_NAS[part], clips, strict=True):
+            for row_AS, clip_AS in zip(audio_NAS[begin:], clips, strict=False):
                 row_AS[:, : clip_AS.shape[1]] = clip_AS
-        return self.score_audio(audio_NAS)
+        return audio_NAS
 
     def score_audio(self, audio_NAS: NDArray[np.float32]) -> Heard:
         """What zero-padded clips, one a prompt, sound like."""
