@@ -306,7 +306,8 @@ def generate(
 
 def _edit(like: Path | None, noise: float, keep: str, sample_rate: int) -> Edit | None:
     """What `generate` is told of a file to begin from."""
-    from sonarc.runtime.edit import Edit, read_sound
+    from sonarc.runtime.edit import Edit
+    from sonarc.runtime.sound import read_sound
 
     if like is None:
         if noise != 1 or keep:

@@ -33,6 +33,25 @@ class ServedModel(_Document):
     version: str = "0"
 
 
+class Lineup(_Document):
+    """The packages a server holds."""
+
+    champion: ServedModel
+    candidate: ServedModel | None = None
+    """Gets the traffic that the settings give it; None: nothing is being tried."""
+
+
+class Source(_Document):
+    """The registry whose aliases the server follows."""
+
+    tracking: str
+    """A tracking server or `sqlite:///<file>`; credentials come from the environment."""
+    store: str
+    model: str
+    alias: str
+    candidate_alias: str
+
+
 class Desired(_Document):
     """`serve.desired.json`."""
 
@@ -40,7 +59,14 @@ class Desired(_Document):
     attempt: str
     """Names this wish: a package that was refused may be wished for again, with mended files."""
     served: ServedModel
+    candidate: ServedModel | None = None
+    source: Source | None = None
     config: ServeConfig
+
+    @property
+    def lineup(self) -> Lineup:
+        """The packages it names."""
+        return Lineup(champion=self.served, candidate=self.candidate)
 
 
 class ServerProcess(_Document):
@@ -65,6 +91,7 @@ class ServeState(_Document):
     address: str
     """`http://host:port`."""
     served: ServedModel
+    candidate: ServedModel | None = None
     config: ServeConfig
     folder: str
     """The server's private temporary folder."""

@@ -99,6 +99,33 @@ def test_what_cannot_be_made_is_refused(generator: Generator, asked: dict[str, o
         generator.generate(**request)  # type: ignore[arg-type]
 
 
+def test_float32_differs_in_a_batch_by_far_less(generator: Generator) -> None:
+    (alone,) = generator.generate(["a kick drum"], [0.5], [3], precision="float32")
+    together = generator.generate(["a flute", "a kick drum", "bells"], [0.7, 0.5, 0.2], [9, 3, 0], precision="float32")
+    assert noise_db(alone, together[1]) < -80
+    assert noise_db(alone, generator.generate(["a kick drum"], [0.5], [3])[0]) > -80  # it is another arithmetic
+
+
+def test_work_is_told_of_every_step_and_can_be_ended_between_two(generator: Generator) -> None:
+    steps = []
+    generator.generate(["a flute"], [0.5], [1], steps=3, before_step=lambda: steps.append(1))
+    assert len(steps) == 3
+
+    def gone() -> None:
+        steps.append(1)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        generator.generate(["a flute"], [0.5], [1], steps=3, before_step=gone)
+    assert len(steps) == 4
+
+
+def test_generator_takes_no_guidance(generator: Generator) -> None:
+    for asked in ({"guidance": 3.0}, {"negative_prompts": ["noise"]}):
+        with pytest.raises(ModelInputError, match="guidance"):
+            generator.generate(["a flute"], [0.5], [1], **asked)  # type: ignore[arg-type]
+
+
 def test_package_names_every_file_and_keeps_its_card(package: tuple[str, PackageManifest]) -> None:
     expected = {"generator.safetensors", "config.json", "scores.json"}
     assert set(package[1].files) == expected | {f"codec/{n}" for n in ("config.json", "model.safetensors", "card.md")}
