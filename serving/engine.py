@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,7 +118,7 @@ class Engine:
             return Failed("broken", problem=type(error).__name__)
         return self._made(package, outcomes)
 
-    async def watch(self, work: Work) -> AsyncIterator[Progress | Made | Failed]:
+    async def watch(self, work: Work) -> AsyncGenerator[Progress | Made | Failed]:
         """`make`, telling of the steps on the way."""
         done, total = 0, work.steps
         task = asyncio.ensure_future(self.make(work, lambda step: _set(state, step)))

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -132,6 +135,14 @@ def read_desired(state_dir: Path) -> Desired | None:
 def write_desired(state_dir: Path, desired: Desired) -> None:
     """Say what should be served."""
     store.write_json((state_dir / DESIRED).absolute().as_uri(), desired.model_dump(mode="json", by_alias=True))
+
+
+@contextmanager
+def only_one(state_dir: Path) -> Iterator[None]:
+    """One at a time says what a folder's server should serve."""
+    with (state_dir / ".serve.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def own_processes(server_id: str) -> list[psutil.Process]:

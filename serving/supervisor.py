@@ -25,6 +25,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from serving.follow import Follower
 from serving.state import (
     MARKER,
     Desired,
@@ -69,13 +70,15 @@ def free_port(host: str, wanted: int) -> int:
 
 def _check(desired: Desired) -> None:
     """Refuse what is no whole package, or not the one that was asked for, before anything is loaded or started."""
-    found = read_package(desired.served.package_uri).sha256()
-    if found != desired.served.package_sha256:
-        raise ServingError(
-            f"The package {desired.served.package_uri} has the hash {found[:16]}, "
-            f"not {desired.served.package_sha256[:16]}.",
-            "Register it again.",
-        )
+    for served in (desired.served, desired.candidate):
+        if served is None:
+            continue
+        found = read_package(served.package_uri).sha256()
+        if found != served.package_sha256:
+            raise ServingError(
+                f"The package {served.package_uri} has the hash {found[:16]}, not {served.package_sha256[:16]}.",
+                "Register it again.",
+            )
 
 
 class Supervisor:
@@ -104,6 +107,7 @@ class Supervisor:
             self._serve(self.desired)
             self._record(self.desired)
             log.info("ready at %s", self.address)
+            self._follow()
             self._watch()
         finally:
             self._end()
@@ -130,7 +134,7 @@ class Supervisor:
             try:
                 ray.init(
                     address="local",
-                    num_cpus=self.desired.config.threads + 2,
+                    num_cpus=self.desired.config.threads * self.desired.config.replicas + 2,
                     include_dashboard=False,
                     object_store_memory=128 * 1024 * 1024,
                     _temp_dir=str(self.folder),
@@ -170,7 +174,7 @@ class Supervisor:
 
         _check(desired)
         try:
-            serve.run(application(desired.config, desired.served), name=APP, route_prefix="/", blocking=False)
+            serve.run(application(desired.config, desired.lineup), name=APP, route_prefix="/", blocking=False)
         except RuntimeError as error:
             raise ServingError(f"The package could not be loaded: {error}", "The server's log says more.") from error
 
@@ -186,6 +190,7 @@ class Supervisor:
                 processes=describe([ours[pid] for pid in sorted(ours)]),
                 address=self.address,
                 served=desired.served,
+                candidate=desired.candidate,
                 config=desired.config,
                 folder=str(self.folder),
                 started=self.started,
@@ -193,6 +198,11 @@ class Supervisor:
                 problem=problem,
             ),
         )
+
+    def _follow(self) -> None:
+        source, every_s = self.desired.source, self.desired.config.follow_s
+        if source is not None and every_s > 0:
+            Follower(self.state_dir, source, every_s, self.stop).start()
 
     def _watch(self) -> None:
         failures, since_health = 0, 0.0

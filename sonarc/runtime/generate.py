@@ -111,6 +111,7 @@ def generate_audio(
     cond = Conditioning(encoder(prompts), torch.tensor(list(seconds), dtype=torch.float32))
     start, known = (None, None) if edit is None else edit.prepare(codec, mask_BT)
     negative = None if negative_prompts is None else cond.with_text(encoder(negative_prompts))
+    sample: Callable[..., Tensor]
     if sampling.kind == "base":
         sample = partial(sample_base, cfg=sampling.cfg, negative=negative)
     elif sampling.cfg == 1 and negative is None:
