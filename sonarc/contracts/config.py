@@ -492,7 +492,7 @@ class ServeConfig(Section):
     """Steps of a request that asks for none."""
     max_batch: Positive = 8
     """Requests generated together."""
-    batch_wait_s: NonNegative = 0.01
+    batch_wait_s: NonNegative = 0.002
     """How long a request waits for company, seconds."""
     max_queued: Positive = 64
     """Requests waiting beyond this are refused with 429."""

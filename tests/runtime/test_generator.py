@@ -64,6 +64,13 @@ def test_seed_gives_the_same_clip_alone_and_in_any_batch(generator: Generator) -
     assert [clip.shape[1] for clip in together] == [SAMPLES, 22_050, 4_851]
 
 
+def test_what_a_prompt_was_first_read_with_does_not_matter(package: tuple[str, PackageManifest]) -> None:
+    one, two = (Generator.load(package[0]) for _ in range(2))
+    one.generate(["a rather long prompt about bells in the distance", "a kick drum"], [0.5, 0.5], [1, 2])
+    (after,), (fresh,) = (generator.generate(["a kick drum"], [0.5], [3]) for generator in (one, two))
+    assert np.array_equal(after, fresh)
+
+
 def test_prompt_and_seed_both_matter(generator: Generator) -> None:
     one, same, other_seed, other_prompt = generator.generate(["a kick drum"] * 3 + ["a flute"], [0.5] * 4, [3, 3, 4, 3])
     assert np.array_equal(one, same)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from endpoint import Endpoint, refused, running
+from typer.testing import CliRunner
 
+from pipelines.cli import app
 from serving.errors import ApiError
 from serving.keys import KeyRing, add_key, keys_path, read_keys, revoke_key
 from serving.limits import Limiter
@@ -159,9 +160,12 @@ async def test_limits_are_the_keys_own(endpoint: Endpoint, keys: tuple[Path, str
     assert (await endpoint.ask(headers=bearer(keys[1]))).status_code == 200
 
 
-def test_no_secret_in_the_commands_list(tmp_path: Path) -> None:
-    path = tmp_path / "keys.json"
-    secret = add_key(path, "studio", requests_per_minute=60)
-    (key,) = read_keys(path)
-    assert secret not in json.dumps(key.model_dump())
-    assert key.requests_per_minute == 60
+def test_commands_make_list_and_revoke(tmp_path: Path) -> None:
+    path = str(tmp_path / "keys.json")
+    run = CliRunner()
+    secret = run.invoke(app, ["keys", "add", "studio", "--file", path, "--per-minute", "60"]).stdout.strip()
+    assert KeyRing(Path(path)).identify(secret).requests_per_minute == 60
+    listed = run.invoke(app, ["keys", "list", "--file", path]).stdout
+    assert "studio" in listed and "60" in listed and secret not in listed
+    assert run.invoke(app, ["keys", "revoke", "studio", "--file", path]).exit_code == 0
+    assert run.invoke(app, ["keys", "revoke", "studio", "--file", path]).exit_code == ServingError.exit_code
