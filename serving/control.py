@@ -131,6 +131,7 @@ def _start(state_dir: Path, desired: Desired) -> ServeState:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: bind to loopback, not to the host's address
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # Ray's default makes its workers wait for every other process of the machine
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.guard.in_proxy",
         MAX_BODY: str(desired.config.max_upload_bytes),
     }

@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import secrets
-from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
@@ -129,7 +128,7 @@ class _Exchange:
         self.started = True
         await self._send({**message, "headers": headers.raw})
 
-    def _foreign(self, message: dict[str, Any]) -> ApiError | None:
+    def _foreign(self, message: Message) -> ApiError | None:
         """Our words for an error that is not in our shape: Serve's own, or the framework's."""
         status = message["status"]
         if self._too_large:

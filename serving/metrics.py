@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from serving.state import Lineup
@@ -17,7 +19,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        said = {"registry": self._registry, "namespace": "sonarc"}
+        said: dict[str, Any] = {"registry": self._registry, "namespace": "sonarc"}
         self._requests = Counter("requests", "Answers, by status.", ("route", "status"), **said)
         self._rejections = Counter("rejections", "Requests without audio, by the error's code.", ("code",), **said)
         self._phases = Histogram("phase_seconds", "Time in each phase.", ("phase",), buckets=_SECONDS, **said)

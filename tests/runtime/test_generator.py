@@ -133,6 +133,16 @@ def test_generator_takes_no_guidance(generator: Generator) -> None:
             generator.generate(["a flute"], [0.5], [1], **asked)  # type: ignore[arg-type]
 
 
+def test_base_is_guided_and_moves_away_from_a_negative_prompt(tmp_path: Path) -> None:
+    base = Generator.load(make_package(tmp_path, kind="base")[0])
+    plain, again, guided, away = (
+        base.generate(["a flute"], [0.5], [1], **asked)[0]  # type: ignore[arg-type]
+        for asked in ({}, {}, {"guidance": 6.0}, {"guidance": 6.0, "negative_prompts": ["a loud distorted guitar"]})
+    )
+    assert np.array_equal(plain, again)
+    assert not np.array_equal(plain, guided) and not np.array_equal(guided, away)
+
+
 def test_package_names_every_file_and_keeps_its_card(package: tuple[str, PackageManifest]) -> None:
     expected = {"generator.safetensors", "config.json", "scores.json"}
     assert set(package[1].files) == expected | {f"codec/{n}" for n in ("config.json", "model.safetensors", "card.md")}
