@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any, cast
 
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from starlette.types import ASGIApp
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 APP = "sonarc"
 UNBOUNDED = 1_000_000
 """Serve queues nothing: the generator's own batcher counts its places, and refuses in our words."""
+
+DRAIN_POLL_S = 0.2
+"""How often a stopping replica looks whether its last request has ended, seconds."""
 
 
 def _begin(config: dict[str, Any]) -> ServeConfig:
@@ -129,6 +132,9 @@ async def _answer(response: DeploymentResponse) -> Any:
     except asyncio.CancelledError:
         response.cancel()
         raise
+    except RayTaskError as error:  # a bug of ours; the process lives
+        log.error("a call failed: %s", type(error.cause).__name__)
+        raise errors.internal() from error
     except (RayError, RayServeException) as error:
         log.warning("a call was lost: %s", type(error).__name__)
         raise errors.lost() from error
@@ -155,6 +161,8 @@ class RemoteGenerators:
         try:
             async for event in response:
                 yield event
+        except (RayError, RayServeException) as error:
+            raise errors.lost() from error
         finally:
             response.cancel()
 
@@ -223,6 +231,7 @@ def application(config: ServeConfig, lineup: Lineup) -> serve.Application:
         "_internal": True,
         "max_ongoing_requests": UNBOUNDED,
         "graceful_shutdown_timeout_s": config.timeout_s,
+        "graceful_shutdown_wait_loop_s": DRAIN_POLL_S,
     }
     generator = cast(serve.Deployment, GeneratorReplica).options(
         num_replicas=config.replicas,

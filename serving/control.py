@@ -43,7 +43,8 @@ from sonarc.contracts.errors import ServingError
 log = logging.getLogger(__name__)
 
 READY_SECONDS = 180.0
-DRAIN_SECONDS = 30.0
+END_SECONDS = 30.0
+"""Beyond the deadline of what is under way: what a server may take to end."""
 POLL_SECONDS = 0.2
 LOG_TAIL_LINES = 15
 
@@ -207,19 +208,20 @@ def _end(state_dir: Path) -> int:
     if state is None:
         (state_dir / STATE).unlink(missing_ok=True)
         return ended
-    ended += _end_processes(state.id, supervisor=state.pid if alive(state) else None)
+    supervisor = state.pid if alive(state) else None
+    ended += _end_processes(state.id, supervisor, drain_s=state.config.timeout_s)
     shutil.rmtree(state.folder, ignore_errors=True)
     (state_dir / STATE).unlink(missing_ok=True)
     return ended
 
 
-def _end_processes(server_id: str, supervisor: int | None = None) -> int:
+def _end_processes(server_id: str, supervisor: int | None = None, drain_s: float = 0.0) -> int:
     """Ask the supervisor to drain and end; then end whatever of its server is left."""
     ours = own_processes(server_id)
     asked = [process for process in ours if process.pid == supervisor]
     for process in asked:
         process.terminate()
-    psutil.wait_procs(asked, timeout=DRAIN_SECONDS)
+    psutil.wait_procs(asked, timeout=drain_s + END_SECONDS)
     left = own_processes(server_id)
     for process in left:
         try:

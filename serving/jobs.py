@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,10 +13,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
+from serving.errors import RETRY_AFTER_S, ApiError
 from serving.peers import GeneratorPeer
 from serving.work import Denied, Failed, Made, Progress, Work
 from sonarc.contracts.config import ServeConfig
 from sonarc.runtime import wave
+
+log = logging.getLogger(__name__)
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = ("queued", "running", "succeeded", "failed", "cancelled")
@@ -185,17 +189,26 @@ class Jobs:
             self._on_end(job.order)
 
     async def _made(self, job: _Job, ends: float) -> Made | Failed:
-        """A full queue is waited for: that is what a job is for."""
+        """A full queue, and a generator that died, are waited for: that is what a job is for."""
         while True:
             work = replace(job.order.work, timeout_s=max(0.0, ends - time.monotonic()))
-            async with contextlib.aclosing(self._generators.watch(work)) as events:
-                async for event in events:
-                    if isinstance(event, Progress):
-                        job.turn(status="running", done=event.done, total=event.total)
-                    elif isinstance(event, Failed) and event.reason == "queue_full":
-                        await asyncio.sleep(event.retry_after_s)
-                    else:
-                        return event
+            try:
+                event = await self._watched(job, work)
+            except ApiError as error:
+                log.warning("job %s is begun again: %s", job.view.id, error.code)
+                await asyncio.sleep(RETRY_AFTER_S)
+                continue
+            if isinstance(event, Made) or event.reason != "queue_full":
+                return event
+            await asyncio.sleep(event.retry_after_s)
+
+    async def _watched(self, job: _Job, work: Work) -> Made | Failed:
+        async with contextlib.aclosing(self._generators.watch(work)) as events:
+            async for event in events:
+                if not isinstance(event, Progress):
+                    return event
+                job.turn(status="running", done=event.done, total=event.total)
+        return Failed("broken")
 
     async def _finish(self, job: _Job, outcome: Made | Failed) -> None:
         if isinstance(outcome, Failed):

@@ -87,6 +87,7 @@ class Supervisor:
     def __init__(self, state_dir: Path, desired: Desired, server_id: str) -> None:
         self.state_dir, self.desired, self.id = state_dir, desired, server_id
         self.stop = threading.Event()
+        self.up = False
         self.folder = Path(tempfile.mkdtemp(prefix="sonarc-"))
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         if len(str(self.folder)) > LONGEST_FOLDER:
@@ -105,6 +106,7 @@ class Supervisor:
             port = free_port(self.desired.config.host, self.desired.config.port)
             self._start_http(port)
             self._serve(self.desired)
+            self.up = True
             self._record(self.desired)
             log.info("ready at %s", self.address)
             self._follow()
@@ -248,8 +250,13 @@ class Supervisor:
         import ray
         from ray import serve
 
+        from serving.app import APP
+
         try:
             if ray.is_initialized():
+                # Shutting down at once would take the proxy, and with it the connections of what is under way.
+                if self.up:
+                    serve.delete(APP)
                 serve.shutdown()
         except Exception:
             log.exception("Serve did not end in order")

@@ -11,7 +11,9 @@ import httpx
 import pytest
 from endpoint import Endpoint, heard, refused, running
 
+from serving.errors import lost
 from serving.state import ServedModel
+from serving.work import Progress, Work
 
 pytestmark = pytest.mark.anyio
 
@@ -82,6 +84,21 @@ async def test_cancelled_job_stops_and_frees_its_place(endpoint: Endpoint) -> No
 async def test_a_full_queue_is_waited_for(endpoint: Endpoint) -> None:
     jobs = [(await start(endpoint, steps=10, n=3, seed=10 * n)).json()["id"] for n in range(4)]
     assert {(await ended(endpoint, job))["status"] for job in jobs} == {"succeeded"}
+
+
+async def test_job_is_begun_again_when_its_generator_dies(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, lives = endpoint.engine.watch, iter([False, True])
+
+    async def watch(work: Work) -> AsyncIterator[Any]:
+        if not next(lives):
+            yield Progress(1, 2)
+            raise lost()
+        async for event in real(work):
+            yield event
+
+    monkeypatch.setattr(endpoint.engine, "watch", watch)
+    job = (await start(endpoint)).json()["id"]
+    assert (await ended(endpoint, job))["status"] == "succeeded"
 
 
 async def test_finished_jobs_go_after_a_while_and_too_many_are_refused(endpoint: Endpoint) -> None:
