@@ -12,7 +12,7 @@ ARGS ?=
 # constraints.txt is the whole resolved set, so nothing is left to resolve; bytecode is made when first imported.
 PIP := --quiet --no-deps --no-compile
 
-.PHONY: help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints
+.PHONY: help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve bench-serve
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ test-tune: install  ## searches over a real PostgreSQL, whose server or coordina
 	  || { echo "PostgreSQL is missing. Install Debian's package postgresql."; exit 1; }
 	$(BIN)/pytest -m "slow or not slow" -n 0 tests/tuning tests/faults/test_tuning_faults.py $(ARGS)
 
+test-serve: install  ## the endpoint: every answer to made-up requests, and a real server under load, switched and killed
+	$(BIN)/pytest -m "slow or not slow" tests/serving $(ARGS)
+
 lint: install  ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -87,6 +90,9 @@ bench-train: install  ## clips a second of pre-training and ARC, into bench/trai
 
 bench-codec: install  ## what the codec keeps of held-out clips, into bench/codec.json
 	$(BIN)/python -m sonarc.bench codec $(ARGS)
+
+bench-serve: install  ## the endpoint against the bare model, in a crowd, a switch and a crash, into bench/serve.json; 20 minutes
+	$(BIN)/python -m serving.bench $(ARGS)
 
 study: install  ## base, ARC and its ablations trained and scored alike, into docs/study.*; hours, resumable
 	$(BIN)/sonarc study --out docs $(ARGS)

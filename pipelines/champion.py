@@ -8,7 +8,8 @@ from rich.console import Console
 
 from pipelines.local import Places
 from serving import control
-from serving.state import ServeState
+from serving.follow import resolve
+from serving.state import ServeState, Source
 from sonarc.contracts.config import RegistryConfig, SonarcConfig
 from sonarc.contracts.errors import StoreError, TrackingError
 from sonarc.report.summary import read_summary
@@ -37,7 +38,16 @@ def champion_package() -> str:
 
 def serve_champion(config: SonarcConfig, runs: Path) -> ServeState:
     """Have the champion served: start, swap or keep the server of `runs`."""
-    found = champion(Places.default(runs), config.registry)
+    places = Places.default(runs)
+    found = champion(places, config.registry)
+    source = Source(
+        tracking=places.tracking,
+        store=places.store,
+        model=config.registry.model,
+        alias=config.registry.alias,
+        candidate_alias=config.serve.candidate_alias,
+    )
+    lineup = resolve(source)
     return control.deploy(
         found.package_uri,
         found.package_sha256,
@@ -45,6 +55,8 @@ def serve_champion(config: SonarcConfig, runs: Path) -> ServeState:
         runs.resolve(),
         model=found.model,
         version=found.version,
+        candidate=lineup.candidate if lineup else None,
+        source=source,
     )
 
 

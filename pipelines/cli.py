@@ -40,8 +40,10 @@ train = typer.Typer(no_args_is_help=True, help="Train one model: the base, the g
 pipeline = typer.Typer(no_args_is_help=True, help="The compiled Kubeflow pipeline.")
 models = typer.Typer(no_args_is_help=True, help="The registry: versions, what is served, and moving it by hand.")
 app.add_typer(models, name="models", rich_help_panel="Models")
+keys = typer.Typer(no_args_is_help=True, help="API keys of the endpoint: a file of hashes, read again as it changes.")
 app.add_typer(train, name="train", rich_help_panel="Stages")
 app.add_typer(pipeline, name="pipeline", rich_help_panel="Platform")
+app.add_typer(keys, name="keys", rich_help_panel="Platform")
 
 Preset = Annotated[
     str, typer.Option("--preset", "-p", help="`laptop`, `ci`, `saos`, or the path of a JSON file of a whole tree.")
@@ -63,6 +65,10 @@ Tracking = Annotated[
     str,
     typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow's tracking URI; default: the local one."),
 ]
+KeysFile = Annotated[
+    Path, typer.Option("--file", envvar="SONARC_SERVE_KEYS", help="The file; `serve.keys_file` must name it too.")
+]
+KeyName = Annotated[str, typer.Argument(help="Whom it is for: letters, digits, dots, dashes, underscores.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No bars: one line at the start and end of a stage.")]
 
 
@@ -318,7 +324,8 @@ def generate(
 
 def _edit(like: Path | None, noise: float, keep: str, sample_rate: int) -> Edit | None:
     """What `generate` is told of a file to begin from."""
-    from sonarc.runtime.edit import Edit, read_sound
+    from sonarc.runtime.edit import Edit
+    from sonarc.runtime.sound import read_sound
 
     if like is None:
         if noise != 1 or keep:
@@ -540,6 +547,44 @@ def compile_(
             typer.echo(f"Wrote {target}")
         elif not target.exists() or target.read_text(encoding="utf-8") != text:
             raise ConfigError(f"{target} is not what the DAG compiles to.", "Run `sonarc pipeline compile`.")
+
+
+@keys.command("add")
+def add_key(
+    name: KeyName,
+    file: KeysFile = Path("keys.json"),
+    per_minute: Annotated[int | None, typer.Option(help="Clips a minute; 0: any number.")] = None,
+    concurrent: Annotated[int | None, typer.Option(help="Requests at one time; 0: any number.")] = None,
+) -> None:
+    """Make a key and show it, this once; the file keeps its hash."""
+    with explained():
+        from serving import keys as ring
+
+        secret = ring.add_key(file, name, requests_per_minute=per_minute, concurrent_requests=concurrent)
+        typer.echo(secret)
+        typer.echo(f"{file} keeps its hash only. Send it as `Authorization: Bearer KEY`.", err=True)
+
+
+@keys.command("list")
+def list_keys(file: KeysFile = Path("keys.json")) -> None:
+    """Names, dates and limits."""
+    with explained():
+        from serving import keys as ring
+
+        for key in ring.read_keys(file):
+            limits = (key.requests_per_minute, key.concurrent_requests)
+            per_minute, concurrent = ("server's" if limit is None else limit for limit in limits)
+            typer.echo(f"{key.id}\tmade {key.created}\tclips a minute: {per_minute}\tat one time: {concurrent}")
+
+
+@keys.command("revoke")
+def revoke_key(name: KeyName, file: KeysFile = Path("keys.json")) -> None:
+    """Take a key away: a running server refuses it from the next request on."""
+    with explained():
+        from serving import keys as ring
+
+        ring.revoke_key(file, name)
+        typer.echo(f"{name} is revoked.")
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ stop(Path("runs"))
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import secrets
@@ -16,13 +15,13 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import psutil
 
+from serving.guard import MAX_BODY
+from serving.keys import keys_path
 from serving.state import (
     LOG,
     MARKER,
@@ -31,7 +30,9 @@ from serving.state import (
     Desired,
     ServedModel,
     ServeState,
+    Source,
     alive,
+    only_one,
     own_processes,
     read_state,
     write_desired,
@@ -42,7 +43,8 @@ from sonarc.contracts.errors import ServingError
 log = logging.getLogger(__name__)
 
 READY_SECONDS = 180.0
-DRAIN_SECONDS = 30.0
+END_SECONDS = 30.0
+"""Beyond the deadline of what is under way: what a server may take to end."""
 POLL_SECONDS = 0.2
 LOG_TAIL_LINES = 15
 
@@ -55,6 +57,8 @@ def deploy(
     *,
     model: str = "sonarc",
     version: str = "0",
+    candidate: ServedModel | None = None,
+    source: Source | None = None,
 ) -> ServeState:
     """Have a package served: keep the live server, swap its model, or start one, and wait until it answers.
 
@@ -65,23 +69,28 @@ def deploy(
         state_dir: folder of `serve.json`, `serve.desired.json` and `serve.log`.
         model: the registered model's name, told to clients.
         version: its version, told to clients.
+        candidate: a second package, for the canary and shadow traffic that `config` gives it.
+        source: the registry to follow, where `config.follow_s` says so.
 
     Raises:
         ServingError: the server did not come up, or refused the package; with the end of its log.
     """
     state_dir.mkdir(parents=True, exist_ok=True)
     served = ServedModel(package_uri=package_uri, package_sha256=package_sha256, model=model, version=version)
-    with _one_at_a_time(state_dir):
+    keys = keys_path(config.keys_file)
+    config = config.model_copy(update={"keys_file": str(keys or "")})
+    with only_one(state_dir):
         live = status(state_dir)
         if live is not None and live.config != config:
             log.info("The server's settings have changed: starting it anew.")
             _end(state_dir)
             live = None
-        if live is not None and live.served == served and _ready(live) == package_sha256:
+        desired = Desired(attempt=uuid.uuid4().hex, served=served, candidate=candidate, source=source, config=config)
+        same = live is not None and (live.served, live.candidate) == (served, candidate)
+        if live is not None and same and _ready(live) == package_sha256:
             return live
-        desired = Desired(attempt=uuid.uuid4().hex, served=served, config=config)
         write_desired(state_dir, desired)
-        return _swap(state_dir, live, desired) if live is not None else _start(state_dir, served)
+        return _swap(state_dir, live, desired) if live is not None else _start(state_dir, desired)
 
 
 def status(state_dir: Path) -> ServeState | None:
@@ -108,11 +117,11 @@ def stop(state_dir: Path) -> int:
     """
     if not state_dir.is_dir():
         return 0
-    with _one_at_a_time(state_dir):
+    with only_one(state_dir):
         return _end(state_dir)
 
 
-def _start(state_dir: Path, served: ServedModel) -> ServeState:
+def _start(state_dir: Path, desired: Desired) -> ServeState:
     _end(state_dir)  # what a server that died may have left
     server_id = uuid.uuid4().hex
     # The server's Ray is its own: another cluster's address or token must not reach it.
@@ -123,6 +132,9 @@ def _start(state_dir: Path, served: ServedModel) -> ServeState:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: bind to loopback, not to the host's address
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # Ray's default makes its workers wait for every other process of the machine
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.guard.in_proxy",
+        MAX_BODY: str(desired.config.max_upload_bytes),
     }
     # Whoever waits below may be killed: until the server has written its state, this is how it is found.
     (state_dir / STARTING).write_text(server_id, encoding="utf-8")
@@ -137,7 +149,7 @@ def _start(state_dir: Path, served: ServedModel) -> ServeState:
             start_new_session=True,
         )
     try:
-        return _wait(state_dir, child, served, server_id)
+        return _wait(state_dir, child, desired.served, server_id)
     except BaseException:
         _end_processes(server_id)
         (state_dir / STATE).unlink(missing_ok=True)
@@ -166,7 +178,7 @@ def _swap(state_dir: Path, live: ServeState, desired: Desired) -> ServeState:
         state = status(state_dir)
         if state is None:
             raise ServingError("The server ended while its model was being swapped.", _tail(state_dir))
-        if state.served == served and _ready(state) == served.package_sha256:
+        if (state.served, state.candidate) == (served, desired.candidate) and _ready(state) == served.package_sha256:
             return state
         if state.refused == desired.attempt:
             raise ServingError(
@@ -196,19 +208,20 @@ def _end(state_dir: Path) -> int:
     if state is None:
         (state_dir / STATE).unlink(missing_ok=True)
         return ended
-    ended += _end_processes(state.id, supervisor=state.pid if alive(state) else None)
+    supervisor = state.pid if alive(state) else None
+    ended += _end_processes(state.id, supervisor, drain_s=state.config.timeout_s)
     shutil.rmtree(state.folder, ignore_errors=True)
     (state_dir / STATE).unlink(missing_ok=True)
     return ended
 
 
-def _end_processes(server_id: str, supervisor: int | None = None) -> int:
+def _end_processes(server_id: str, supervisor: int | None = None, drain_s: float = 0.0) -> int:
     """Ask the supervisor to drain and end; then end whatever of its server is left."""
     ours = own_processes(server_id)
     asked = [process for process in ours if process.pid == supervisor]
     for process in asked:
         process.terminate()
-    psutil.wait_procs(asked, timeout=DRAIN_SECONDS)
+    psutil.wait_procs(asked, timeout=drain_s + END_SECONDS)
     left = own_processes(server_id)
     for process in left:
         try:
@@ -229,10 +242,3 @@ def _tail(state_dir: Path) -> str:
     except OSError:
         return "It left no log."
     return "The end of its log:\n" + "\n".join(lines[-LOG_TAIL_LINES:])
-
-
-@contextmanager
-def _one_at_a_time(state_dir: Path) -> Iterator[None]:
-    with (state_dir / ".serve.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +36,25 @@ class ServedModel(_Document):
     version: str = "0"
 
 
+class Lineup(_Document):
+    """The packages a server holds."""
+
+    champion: ServedModel
+    candidate: ServedModel | None = None
+    """Gets the traffic that the settings give it; None: nothing is being tried."""
+
+
+class Source(_Document):
+    """The registry whose aliases the server follows."""
+
+    tracking: str
+    """A tracking server or `sqlite:///<file>`; credentials come from the environment."""
+    store: str
+    model: str
+    alias: str
+    candidate_alias: str
+
+
 class Desired(_Document):
     """`serve.desired.json`."""
 
@@ -40,7 +62,14 @@ class Desired(_Document):
     attempt: str
     """Names this wish: a package that was refused may be wished for again, with mended files."""
     served: ServedModel
+    candidate: ServedModel | None = None
+    source: Source | None = None
     config: ServeConfig
+
+    @property
+    def lineup(self) -> Lineup:
+        """The packages it names."""
+        return Lineup(champion=self.served, candidate=self.candidate)
 
 
 class ServerProcess(_Document):
@@ -65,6 +94,7 @@ class ServeState(_Document):
     address: str
     """`http://host:port`."""
     served: ServedModel
+    candidate: ServedModel | None = None
     config: ServeConfig
     folder: str
     """The server's private temporary folder."""
@@ -105,6 +135,14 @@ def read_desired(state_dir: Path) -> Desired | None:
 def write_desired(state_dir: Path, desired: Desired) -> None:
     """Say what should be served."""
     store.write_json((state_dir / DESIRED).absolute().as_uri(), desired.model_dump(mode="json", by_alias=True))
+
+
+@contextmanager
+def only_one(state_dir: Path) -> Iterator[None]:
+    """One at a time says what a folder's server should serve."""
+    with (state_dir / ".serve.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def own_processes(server_id: str) -> list[psutil.Process]:

@@ -25,6 +25,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from serving.follow import Follower
 from serving.state import (
     MARKER,
     Desired,
@@ -69,13 +70,15 @@ def free_port(host: str, wanted: int) -> int:
 
 def _check(desired: Desired) -> None:
     """Refuse what is no whole package, or not the one that was asked for, before anything is loaded or started."""
-    found = read_package(desired.served.package_uri).sha256()
-    if found != desired.served.package_sha256:
-        raise ServingError(
-            f"The package {desired.served.package_uri} has the hash {found[:16]}, "
-            f"not {desired.served.package_sha256[:16]}.",
-            "Register it again.",
-        )
+    for served in (desired.served, desired.candidate):
+        if served is None:
+            continue
+        found = read_package(served.package_uri).sha256()
+        if found != served.package_sha256:
+            raise ServingError(
+                f"The package {served.package_uri} has the hash {found[:16]}, not {served.package_sha256[:16]}.",
+                "Register it again.",
+            )
 
 
 class Supervisor:
@@ -84,6 +87,7 @@ class Supervisor:
     def __init__(self, state_dir: Path, desired: Desired, server_id: str) -> None:
         self.state_dir, self.desired, self.id = state_dir, desired, server_id
         self.stop = threading.Event()
+        self.up = False
         self.folder = Path(tempfile.mkdtemp(prefix="sonarc-"))
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         if len(str(self.folder)) > LONGEST_FOLDER:
@@ -102,8 +106,10 @@ class Supervisor:
             port = free_port(self.desired.config.host, self.desired.config.port)
             self._start_http(port)
             self._serve(self.desired)
+            self.up = True
             self._record(self.desired)
             log.info("ready at %s", self.address)
+            self._follow()
             self._watch()
         finally:
             self._end()
@@ -130,7 +136,7 @@ class Supervisor:
             try:
                 ray.init(
                     address="local",
-                    num_cpus=self.desired.config.threads + 2,
+                    num_cpus=self.desired.config.threads * self.desired.config.replicas + 2,
                     include_dashboard=False,
                     object_store_memory=128 * 1024 * 1024,
                     _temp_dir=str(self.folder),
@@ -170,7 +176,7 @@ class Supervisor:
 
         _check(desired)
         try:
-            serve.run(application(desired.config, desired.served), name=APP, route_prefix="/", blocking=False)
+            serve.run(application(desired.config, desired.lineup), name=APP, route_prefix="/", blocking=False)
         except RuntimeError as error:
             raise ServingError(f"The package could not be loaded: {error}", "The server's log says more.") from error
 
@@ -186,6 +192,7 @@ class Supervisor:
                 processes=describe([ours[pid] for pid in sorted(ours)]),
                 address=self.address,
                 served=desired.served,
+                candidate=desired.candidate,
                 config=desired.config,
                 folder=str(self.folder),
                 started=self.started,
@@ -193,6 +200,11 @@ class Supervisor:
                 problem=problem,
             ),
         )
+
+    def _follow(self) -> None:
+        source, every_s = self.desired.source, self.desired.config.follow_s
+        if source is not None and every_s > 0:
+            Follower(self.state_dir, source, every_s, self.stop).start()
 
     def _watch(self) -> None:
         failures, since_health = 0, 0.0
@@ -238,8 +250,13 @@ class Supervisor:
         import ray
         from ray import serve
 
+        from serving.app import APP
+
         try:
             if ray.is_initialized():
+                # Shutting down at once would take the proxy, and with it the connections of what is under way.
+                if self.up:
+                    serve.delete(APP)
                 serve.shutdown()
         except Exception:
             log.exception("Serve did not end in order")

@@ -81,8 +81,10 @@ def _checkpoint(folder: Path, kind: Literal["base", "generator"], config: Sonarc
     return uri, manifest.sha256()
 
 
-def make_package(folder: Path, seed: int = 0) -> tuple[str, PackageManifest]:
-    """A generator's package below `folder`. Returns its URI and manifest."""
+def make_package(
+    folder: Path, seed: int = 0, kind: Literal["generator", "base"] = "generator"
+) -> tuple[str, PackageManifest]:
+    """A generator's, or its base's, package below `folder`. Returns its URI and manifest."""
     models = make_models(folder, seed)
     encoder = load_text_encoder(models.config.text)
     lineage = PackageLineage(
@@ -96,8 +98,8 @@ def make_package(folder: Path, seed: int = 0) -> tuple[str, PackageManifest]:
     )
     return build_package(
         (folder / "store").as_uri(),
-        kind="generator",
-        checkpoint_uri=models.generator[0],
+        kind=kind,
+        checkpoint_uri=models.generator[0] if kind == "generator" else models.base[0],
         config=models.config,
         lineage=lineage,
         scores={"schema": "sonarc.scores/1", "scores": [], "differences": []},

@@ -39,7 +39,7 @@ def _pipeline(subject: Subject) -> BenchSheet:
 def _inference(subject: Subject) -> BenchSheet:
     from sonarc.bench.inference import measure
 
-    return measure(_last_package(subject.runs))
+    return measure(last_package(subject.runs))
 
 
 def _train(_: Subject) -> BenchSheet:
@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _check(asked.folder, asked.targets, console)
         for name in asked.targets or TARGETS:
             sheet = TARGETS[name](Subject(asked.runs, asked.dataset, asked.codec))
-            console.print(_table(sheet))
+            console.print(table(sheet))
             console.print(f"Wrote {write_sheet(asked.folder, sheet)}")
     except SonarcError as error:
         print(error, file=sys.stderr)
@@ -111,7 +111,8 @@ def _check(folder: Path, targets: list[str], console: Console) -> int:
     return 1 if missed else 0
 
 
-def _table(sheet: BenchSheet) -> Table:
+def table(sheet: BenchSheet) -> Table:
+    """A sheet for the terminal; rows that miss what was wanted are red."""
     table = Table(title=f"{sheet.name}: {sheet.machine.cpu}, {sheet.machine.cores} cores", title_justify="left")
     for name in ("row", "value", "wanted", "best possible", "unit", "n", "spread"):
         table.add_column(name, justify="left" if name in ("row", "unit") else "right")
@@ -122,7 +123,7 @@ def _table(sheet: BenchSheet) -> Table:
     return table
 
 
-def _last_package(runs: Path) -> str:
+def last_package(runs: Path) -> str:
     """URI of the package that the last run promoted."""
     return _last(runs, "promote", "package")
 

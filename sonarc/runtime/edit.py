@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,9 +16,6 @@ from torch import Tensor
 from sonarc.codec.interface import Codec
 from sonarc.contracts.errors import ModelInputError
 from sonarc.samplers import Known, Start
-
-MAX_SAMPLES = 44_100 * 2 * 600
-"""Most samples × channels of a file to begin from: ten minutes of stereo. Only a clip's length of it is used."""
 
 
 @dataclass(frozen=True)
@@ -71,25 +67,3 @@ class Edit:
         centre_T = (torch.arange(frames) + 0.5) * codec.hop / codec.sample_rate
         keep_BT = ((centre_T >= first) & (centre_T < last)).expand(len(mask_BT), -1)
         return start, Known(latents_BCT, keep_BT)
-
-
-def read_sound(path: Path, sample_rate: int) -> NDArray[np.float32]:
-    """Stereo samples `(2, S)` of an audio file at a rate.
-
-    Raises:
-        ModelInputError: it cannot be read, or is no sound audio.
-    """
-    import soxr
-
-    from sonarc.audio import Refused, decode, to_stereo
-
-    try:
-        waveform = decode(path.read_bytes(), max_samples=MAX_SAMPLES)
-        stereo_AS = to_stereo(waveform.audio_AS)
-    except OSError as error:
-        raise ModelInputError(f"Cannot read {path}: {error.strerror}.", "Check the path.") from error
-    except Refused as error:
-        raise ModelInputError(f"{path} is no sound to begin from: {error}.", "Use a WAV, FLAC, OGG or MP3.") from error
-    if waveform.sample_rate != sample_rate:
-        stereo_AS = soxr.resample(stereo_AS.T, waveform.sample_rate, sample_rate, quality="HQ").T
-    return np.ascontiguousarray(stereo_AS, dtype=np.float32)

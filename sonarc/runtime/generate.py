@@ -5,10 +5,10 @@ Shapes: B batch, C latent channels, T latent frames, A audio channels, S samples
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,11 +35,13 @@ class Sampling:
         kind: `generator`: ping-pong without guidance; `base`: DPM-Solver++ with guidance.
         steps: network evaluations.
         cfg: guidance scale of a base; 1 is none.
+        precision: of the network's matrix products.
     """
 
     kind: Literal["generator", "base"]
     steps: int
     cfg: float = 1.0
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
 
 
 def silence_latent(codec: Codec) -> Tensor:
@@ -66,6 +68,8 @@ def generate_audio(
     clip_samples: int,
     silence_C: Tensor | None = None,
     edit: Edit | None = None,
+    negative_prompts: Sequence[str] | None = None,
+    before_step: Callable[[], None] | None = None,
 ) -> list[np.ndarray]:
     """One clip a prompt, cut to its own length.
 
@@ -86,13 +90,15 @@ def generate_audio(
         clip_samples: samples of a whole training clip.
         silence_C: `silence_latent(codec)`, where the caller keeps it.
         edit: a sound that all clips begin from.
+        negative_prompts: B texts that a guided base moves away from, in place of the null text.
+        before_step: called before every evaluation of the network; what it raises ends the work.
 
     Returns:
         B arrays of float32 samples `(A, S)`.
 
     Raises:
-        ModelInputError: numbers of prompts, seconds and seeds differ, a length is out of range, or the sound to
-            begin from does not fit.
+        ModelInputError: numbers of prompts, seconds and seeds differ, a length is out of range, the sound to
+            begin from does not fit, or a generator is asked for guidance.
     """
     if not len(prompts) == len(seconds) == len(seeds):
         raise ModelInputError(
@@ -104,10 +110,17 @@ def generate_audio(
     mask_BT = torch.arange(max(frames)) < torch.tensor(frames)[:, None]
     cond = Conditioning(encoder(prompts), torch.tensor(list(seconds), dtype=torch.float32))
     start, known = (None, None) if edit is None else edit.prepare(codec, mask_BT)
-    sample = sample_generator if sampling.kind == "generator" else partial(sample_base, cfg=sampling.cfg)
-    with torch.autocast("cpu", torch.bfloat16):
+    negative = None if negative_prompts is None else cond.with_text(encoder(negative_prompts))
+    sample: Callable[..., Tensor]
+    if sampling.kind == "base":
+        sample = partial(sample_base, cfg=sampling.cfg, negative=negative)
+    elif sampling.cfg == 1 and negative is None:
+        sample = sample_generator
+    else:
+        raise ModelInputError("A generator takes neither guidance nor a negative prompt.", "Leave them away.")
+    with torch.autocast("cpu", torch.bfloat16, enabled=sampling.precision == "bfloat16"):
         z_BCT = sample(
-            model,
+            model if before_step is None else _interrupted(model, before_step),
             cond,
             seeds,
             mask_BT,
@@ -121,6 +134,15 @@ def generate_audio(
     whole_BCT[:, :, : z_BCT.shape[2]] = torch.where(mask_BT[:, None], z_BCT.float(), silence_C[None, :, None])
     audio_BAS = codec.decode(whole_BCT).float().numpy()
     return [_turned_down(audio_AS[:, :n]) for audio_AS, n in zip(audio_BAS, samples, strict=True)]
+
+
+def _interrupted(model: DiT, before_step: Callable[[], None]) -> Callable[..., Tensor]:
+    def velocity(*args: Any, **kwargs: Any) -> Tensor:
+        before_step()
+        out: Tensor = model(*args, **kwargs)
+        return out
+
+    return velocity
 
 
 def _turned_down(clip_AS: np.ndarray) -> np.ndarray:

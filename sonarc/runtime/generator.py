@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import numpy as np
 import safetensors
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 WARM_UP_PROMPT = "a short tone"
 MAX_STEPS = 1_000
+REMEMBERED = 1_000
+"""Prompts whose states a loaded package keeps: about 20 MB, however long it serves."""
 
 
 class Generator:
@@ -86,7 +89,7 @@ class Generator:
                 ) from error
             load_tensors(model, tensors, what="generator")
             codec = load_codec((folder / "codec").as_uri())
-        encoder = load_text_encoder(settings.text)
+        encoder = load_text_encoder(settings.text, remembered=REMEMBERED)
         _check_fit(manifest, settings, codec, encoder)
         generator = cls(manifest, settings, model.eval().requires_grad_(False), codec, encoder)
         generator.generate([WARM_UP_PROMPT], [generator.max_seconds], [0], steps=steps)
@@ -101,6 +104,10 @@ class Generator:
         *,
         steps: int = 4,
         edit: Edit | None = None,
+        guidance: float = 1.0,
+        negative_prompts: Sequence[str] | None = None,
+        precision: Literal["bfloat16", "float32"] = "bfloat16",
+        before_step: Callable[[], None] | None = None,
     ) -> list[np.ndarray]:
         """One clip a prompt.
 
@@ -110,18 +117,25 @@ class Generator:
             seeds: non-negative integers; the same one gives the same clip, whatever else is in the batch.
             steps: network evaluations.
             edit: a sound that all clips begin from.
+            guidance: scale of classifier-free guidance; only a base takes another than 1, which is none.
+            negative_prompts: texts to move away from, one a prompt; only a base takes them.
+            precision: of the network's matrix products.
+            before_step: called before every evaluation of the network; what it raises ends the work.
 
         Returns:
             Float32 samples in about [-1, 1], `(A, S)` each.
 
         Raises:
-            ModelInputError: a length, seed or step count out of range, or differing numbers of them.
+            ModelInputError: a length, seed or step count out of range, differing numbers of them, or guidance
+                of a generator.
         """
         if not 1 <= steps <= MAX_STEPS:
             raise ModelInputError(f"{steps} steps were asked for.", f"Ask for 1 to {MAX_STEPS}.")
         if any(seed < 0 for seed in seeds):
             raise ModelInputError(f"A seed is {min(seeds)}.", "Use seeds of 0 and more.")
         kind = self.manifest.kind
+        for prompt in {*prompts, *(negative_prompts or ())}:
+            self._encoder([prompt])  # read by itself, and remembered: in company its states would differ by rounding
         return generate_audio(
             self._model,
             self._codec,
@@ -129,10 +143,12 @@ class Generator:
             prompts,
             seconds,
             seeds,
-            Sampling(kind, steps),
+            Sampling(kind, steps, guidance, precision),
             clip_samples=self._clip_samples,
             silence_C=self._silence_C,
             edit=edit,
+            negative_prompts=negative_prompts,
+            before_step=before_step,
         )
 
 

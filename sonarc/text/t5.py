@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sonarc.contracts.errors import ConfigError
-from sonarc.text.encoder import StatesCache, TextStates, check_prompts
+from sonarc.text.encoder import REMEMBERED, StatesCache, TextStates, check_prompts
 
 
 class T5:
@@ -25,7 +25,7 @@ class T5:
 
     name = "t5"
 
-    def __init__(self, path: str, *, max_tokens: int = 64) -> None:
+    def __init__(self, path: str, *, max_tokens: int = 64, remembered: int = REMEMBERED) -> None:
         from transformers import AutoTokenizer, T5EncoderModel  # takes seconds, and only this encoder needs it
 
         try:
@@ -41,7 +41,7 @@ class T5:
         self.max_tokens = max_tokens
         self.width = int(model.config.d_model)
         self.sha256 = weights_sha256(model)
-        self._cache = StatesCache(max_tokens, self.width)
+        self._cache = StatesCache(max_tokens, self.width, limit=remembered)
 
     def __call__(self, prompts: Sequence[str]) -> TextStates:
         """Token states of some prompts, float32 on the CPU, zero at padding."""

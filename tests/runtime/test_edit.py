@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from sonarc.contracts.errors import ModelInputError
-from sonarc.runtime.edit import Edit, read_sound
+from sonarc.runtime.edit import Edit
 from sonarc.runtime.generator import Generator
+from sonarc.runtime.sound import read_sound
 
 RATE = 44_100
 TIME = np.arange(RATE // 2) / RATE

@@ -64,6 +64,13 @@ def test_seed_gives_the_same_clip_alone_and_in_any_batch(generator: Generator) -
     assert [clip.shape[1] for clip in together] == [SAMPLES, 22_050, 4_851]
 
 
+def test_what_a_prompt_was_first_read_with_does_not_matter(package: tuple[str, PackageManifest]) -> None:
+    one, two = (Generator.load(package[0]) for _ in range(2))
+    one.generate(["a rather long prompt about bells in the distance", "a kick drum"], [0.5, 0.5], [1, 2])
+    (after,), (fresh,) = (generator.generate(["a kick drum"], [0.5], [3]) for generator in (one, two))
+    assert np.array_equal(after, fresh)
+
+
 def test_prompt_and_seed_both_matter(generator: Generator) -> None:
     one, same, other_seed, other_prompt = generator.generate(["a kick drum"] * 3 + ["a flute"], [0.5] * 4, [3, 3, 4, 3])
     assert np.array_equal(one, same)
@@ -97,6 +104,43 @@ def test_what_cannot_be_made_is_refused(generator: Generator, asked: dict[str, o
     request: dict[str, object] = {"prompts": ["x"], "seconds": [0.5], "seeds": [0]} | asked
     with pytest.raises(ModelInputError):
         generator.generate(**request)  # type: ignore[arg-type]
+
+
+def test_float32_differs_in_a_batch_by_far_less(generator: Generator) -> None:
+    (alone,) = generator.generate(["a kick drum"], [0.5], [3], precision="float32")
+    together = generator.generate(["a flute", "a kick drum", "bells"], [0.7, 0.5, 0.2], [9, 3, 0], precision="float32")
+    assert noise_db(alone, together[1]) < -80
+    assert noise_db(alone, generator.generate(["a kick drum"], [0.5], [3])[0]) > -80  # it is another arithmetic
+
+
+def test_work_is_told_of_every_step_and_can_be_ended_between_two(generator: Generator) -> None:
+    steps = []
+    generator.generate(["a flute"], [0.5], [1], steps=3, before_step=lambda: steps.append(1))
+    assert len(steps) == 3
+
+    def gone() -> None:
+        steps.append(1)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        generator.generate(["a flute"], [0.5], [1], steps=3, before_step=gone)
+    assert len(steps) == 4
+
+
+def test_generator_takes_no_guidance(generator: Generator) -> None:
+    for asked in ({"guidance": 3.0}, {"negative_prompts": ["noise"]}):
+        with pytest.raises(ModelInputError, match="guidance"):
+            generator.generate(["a flute"], [0.5], [1], **asked)  # type: ignore[arg-type]
+
+
+def test_base_is_guided_and_moves_away_from_a_negative_prompt(tmp_path: Path) -> None:
+    base = Generator.load(make_package(tmp_path, kind="base")[0])
+    plain, again, guided, away = (
+        base.generate(["a flute"], [0.5], [1], **asked)[0]  # type: ignore[arg-type]
+        for asked in ({}, {}, {"guidance": 6.0}, {"guidance": 6.0, "negative_prompts": ["a loud distorted guitar"]})
+    )
+    assert np.array_equal(plain, again)
+    assert not np.array_equal(plain, guided) and not np.array_equal(guided, away)
 
 
 def test_package_names_every_file_and_keeps_its_card(package: tuple[str, PackageManifest]) -> None:

@@ -91,7 +91,8 @@ def test_other_routes_answer(server: ServeState) -> None:
     (model,) = get(server, "/v1/models").json()["data"]
     assert model["max_seconds"] == pytest.approx(SAMPLES / 44_100)
     document = get(server, "/openapi.json").json()
-    assert set(document["paths"]) == {"/v1/audio/generations", "/v1/models", "/healthz", "/readyz"}
+    assert {"/v1/audio/generations", "/v1/audio/speech", "/v1/models", "/metrics"} <= set(document["paths"])
+    assert "sonarc_requests_total" in get(server, "/metrics").text
     page = get(server, "/")
     assert "<h1>Sonarc</h1>" in page.text and "://" not in page.text  # nothing is loaded from elsewhere
 
@@ -101,6 +102,7 @@ def test_other_routes_answer(server: ServeState) -> None:
     [
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 400),
         ({"content": b"x" * (MAX_BODY_BYTES + 1), "headers": {"content-type": "application/json"}}, 413),
+        ({"content": b"x" * 50_000_000, "headers": {"content-type": "application/json"}}, 413),
         ({"content": b"prompt=x", "headers": {"content-type": "application/x-www-form-urlencoded"}}, 415),
         ({"json": {"prompt": "x", "seconds": 99}}, 422),
     ],
