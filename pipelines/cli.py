@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.commands.keys import keys
+from pipelines.commands.models import models
+from pipelines.commands.options import Overrides, Preset, Quiet, Runs, Store, Tracking, explained
 from sonarc.contracts import log
-from sonarc.contracts.errors import ConfigError, SonarcError
+from sonarc.contracts.errors import ConfigError
 from sonarc.contracts.stages import STAGES
 
 if TYPE_CHECKING:
     from sonarc.contracts.config import SonarcConfig
     from sonarc.runtime.edit import Edit
-    from sonarc.tracking.registry import Registry
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="sonarc",
@@ -38,54 +36,11 @@ app = typer.Typer(
 )
 train = typer.Typer(no_args_is_help=True, help="Train one model: the base, the generator (ARC), the codec, the CLAP.")
 pipeline = typer.Typer(no_args_is_help=True, help="The compiled Kubeflow pipeline.")
-models = typer.Typer(no_args_is_help=True, help="The registry: versions, what is served, and moving it by hand.")
 app.add_typer(models, name="models", rich_help_panel="Models")
-keys = typer.Typer(no_args_is_help=True, help="API keys of the endpoint: a file of hashes, read again as it changes.")
 app.add_typer(train, name="train", rich_help_panel="Stages")
 app.add_typer(pipeline, name="pipeline", rich_help_panel="Platform")
 app.add_typer(keys, name="keys", rich_help_panel="Platform")
-
-Preset = Annotated[
-    str, typer.Option("--preset", "-p", help="`laptop`, `ci`, `saos`, or the path of a JSON file of a whole tree.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", help="Dotted override, as `arc.steps=200`; repeat for more.", metavar="KEY=VALUE"),
-]
-Runs = Annotated[Path, typer.Option(help="Folder of run folders, `latest` and `serve.json`.")]
-Store = Annotated[
-    str,
-    typer.Option(
-        "--store",
-        envvar="SONARC_STORE",
-        help="Where datasets, checkpoints and packages are kept: a folder, s3://bucket/prefix; none: the user's cache.",
-    ),
-]
-Tracking = Annotated[
-    str,
-    typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow's tracking URI; default: the local one."),
-]
-KeysFile = Annotated[
-    Path, typer.Option("--file", envvar="SONARC_SERVE_KEYS", help="The file; `serve.keys_file` must name it too.")
-]
-KeyName = Annotated[str, typer.Argument(help="Whom it is for: letters, digits, dots, dashes, underscores.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No bars: one line at the start and end of a stage.")]
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Errors as one clear sentence and an exit code; Ctrl-C, and being told to end, as 130."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except SonarcError as error:
-        typer.secho(f"Error: {error.message}", fg="red", err=True)
-        if error.hint:
-            typer.secho(error.hint, err=True)
-        raise typer.Exit(error.exit_code) from error
-    except KeyboardInterrupt as error:
-        typer.secho("Interrupted: everything this command started has ended.", fg="yellow", err=True)
-        raise typer.Exit(INTERRUPTED) from error
+Dataset = Annotated[str, typer.Option(help="Location of a dataset folder, the output of `sonarc ingest`.")]
 
 
 def _run(preset: str, overrides: list[str] | None, runs: Path, quiet: bool, until: str, place: str = "") -> None:
@@ -145,9 +100,6 @@ for _name, _summary in {
     app.command(_name, rich_help_panel="Stages")(_stage_command(_name, _summary))
 train.command("base")(_stage_command("pretrain", "Train the rectified-flow base from scratch."))
 train.command("arc")(_stage_command("posttrain", "Post-train the base into a few-step generator."))
-
-
-Dataset = Annotated[str, typer.Option(help="Location of a dataset folder, the output of `sonarc ingest`.")]
 
 
 @app.command("study", rich_help_panel="Stages")
@@ -410,68 +362,6 @@ def votes(
             )
 
 
-Model = Annotated[str, typer.Option(help="Registered model: `sonarc`, the generators, or `sonarc-base`.")]
-Alias = Annotated[str, typer.Option(help="The alias to move; the endpoint serves `champion`.")]
-Why = Annotated[str, typer.Option(help="One sentence for those who ask later; it is kept with who and when.")]
-
-
-def _registry(place: str, tracking: str) -> Registry:
-    from pipelines.local import Places
-    from sonarc.tracking.registry import Registry
-
-    places = Places.default(place=place, tracking=tracking)
-    return Registry(places.tracking, places.store)
-
-
-@models.command("list")
-def models_list(model: Model = "sonarc", place: Store = "", tracking: Tracking = "") -> None:
-    """Every registered version, newest first, and what points at it."""
-    with explained():
-        from pipelines.models import show_models
-
-        show_models(_registry(place, tracking), model)
-
-
-@models.command("log")
-def models_log(model: Model = "sonarc", place: Store = "", tracking: Tracking = "") -> None:
-    """Who moved which alias from where to where, when and why."""
-    with explained():
-        from pipelines.models import show_moves
-
-        show_moves(_registry(place, tracking), model)
-
-
-@models.command()
-def promote(
-    version: Annotated[str, typer.Argument(help="The version to point at.")],
-    why: Why,
-    model: Model = "sonarc",
-    alias: Alias = "champion",
-    place: Store = "",
-    tracking: Tracking = "",
-) -> None:
-    """Point an alias at a version; the package is verified first, and a move by somebody else meanwhile is noticed."""
-    with explained():
-        from pipelines.models import in_words
-
-        registry = _registry(place, tracking)
-        now = registry.resolve(model, alias)
-        moved = registry.move(model, alias, version, why, expected=now.version if now else None)
-        typer.echo(in_words(moved, model, alias, version))
-
-
-@models.command()
-def rollback(
-    why: Why, model: Model = "sonarc", alias: Alias = "champion", place: Store = "", tracking: Tracking = ""
-) -> None:
-    """Point an alias back at the version it pointed at before."""
-    with explained():
-        from pipelines.models import in_words
-
-        moved = _registry(place, tracking).roll_back(model, alias, why)
-        typer.echo(in_words(moved, model, alias, moved.to_version))
-
-
 @app.command(rich_help_panel="Platform")
 def sync(store: Store = "", tracking: Tracking = "") -> None:
     """Tell MLflow now what it could not be told while it was away; the next stage of any run would, too."""
@@ -547,44 +437,6 @@ def compile_(
             typer.echo(f"Wrote {target}")
         elif not target.exists() or target.read_text(encoding="utf-8") != text:
             raise ConfigError(f"{target} is not what the DAG compiles to.", "Run `sonarc pipeline compile`.")
-
-
-@keys.command("add")
-def add_key(
-    name: KeyName,
-    file: KeysFile = Path("keys.json"),
-    per_minute: Annotated[int | None, typer.Option(help="Clips a minute; 0: any number.")] = None,
-    concurrent: Annotated[int | None, typer.Option(help="Requests at one time; 0: any number.")] = None,
-) -> None:
-    """Make a key and show it, this once; the file keeps its hash."""
-    with explained():
-        from serving import keys as ring
-
-        secret = ring.add_key(file, name, requests_per_minute=per_minute, concurrent_requests=concurrent)
-        typer.echo(secret)
-        typer.echo(f"{file} keeps its hash only. Send it as `Authorization: Bearer KEY`.", err=True)
-
-
-@keys.command("list")
-def list_keys(file: KeysFile = Path("keys.json")) -> None:
-    """Names, dates and limits."""
-    with explained():
-        from serving import keys as ring
-
-        for key in ring.read_keys(file):
-            limits = (key.requests_per_minute, key.concurrent_requests)
-            per_minute, concurrent = ("server's" if limit is None else limit for limit in limits)
-            typer.echo(f"{key.id}\tmade {key.created}\tclips a minute: {per_minute}\tat one time: {concurrent}")
-
-
-@keys.command("revoke")
-def revoke_key(name: KeyName, file: KeysFile = Path("keys.json")) -> None:
-    """Take a key away: a running server refuses it from the next request on."""
-    with explained():
-        from serving import keys as ring
-
-        ring.revoke_key(file, name)
-        typer.echo(f"{name} is revoked.")
 
 
 def main() -> None:
