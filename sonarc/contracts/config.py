@@ -517,6 +517,9 @@ class ComputeConfig(Section):
     """One GPU a training worker."""
     recompute: bool = False
     """Activation checkpointing: recompute each block in the backward pass. Less memory, a third more work."""
+    micro_batch: Positive | None = None
+    """Clips that a training worker holds in memory at once: gradients accumulate over its part of a batch. None: all
+    of the part at once."""
     max_failures: Annotated[int, Field(ge=0)] = 1
     """Restarts of a failed training job."""
 

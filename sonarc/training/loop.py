@@ -22,7 +22,7 @@ class PretrainJob:
     """What the workers are told.
 
     Attributes:
-        config: its sections audio, text, dit and pretrain, and `compute.recompute`.
+        config: its sections audio, text, dit and pretrain; of compute what shapes a worker's memory.
         lineage: hashes of dataset, latents and codec.
     """
 
@@ -46,7 +46,13 @@ def pretrain(worker: TrainingWorker, job: PretrainJob) -> None:
     batches = PretrainBatches(latents, encoder, config.pretrain, config.dit.patch)
     torch.manual_seed(config.pretrain.seed)
     model = DiT(config.dit, encoder.width, recompute=config.compute.recompute).to(worker.device)
-    trainer = Pretrainer(model, config.pretrain, wrap=worker.wrap, workers=worker.workers)
+    trainer = Pretrainer(
+        model,
+        config.pretrain,
+        wrap=worker.wrap,
+        workers=worker.workers,
+        micro_batch=config.compute.micro_batch,
+    )
     start = 0
     if (saved := worker.resume(shaping)) is not None:
         trainer.load(saved.model, saved.state)
