@@ -51,7 +51,7 @@ def posttrain(worker: TrainingWorker, job: ArcJob) -> None:
     data = ArcData(latents, encoder, arc, patch=bound.dit.patch)
     alignment = ClapAlignment.load(bound.codec.uri, arc.clap, encoder) if arc.clap_weight else None
     trainer = ArcTrainer(
-        base.to(worker.device),
+        base,
         arc,
         seed=arc.seed,
         wrap=worker.wrap,
@@ -68,7 +68,7 @@ def posttrain(worker: TrainingWorker, job: ArcJob) -> None:
         (batch_d, draws_d), (batch_g, draws_g) = (data(step, side, part) for side in ("discriminator", "generator"))
         metrics = trainer.step(step, (batch_d, batch_g), (draws_d, draws_g))
         worker.report(step + 1, arc.steps, metrics, " ".join(health.update(metrics)))
-        if (step + 1) % arc.checkpoint_every == 0 or step + 1 == arc.steps:
+        if worker.due(step + 1, arc.steps, arc.checkpoint_every):
             worker.save(
                 kind="generator",
                 step=step + 1,
@@ -79,4 +79,6 @@ def posttrain(worker: TrainingWorker, job: ArcJob) -> None:
                 config_sha256=shaping,
                 lineage=job.lineage,
             )
+        if worker.leaving:
+            break
     worker.finish()

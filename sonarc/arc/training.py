@@ -41,10 +41,10 @@ class ArcTrainer:
     """Generator, discriminator, their optimizers, and the generator's moving average.
 
     Args:
-        base: the pre-trained velocity model, a `FeatureModel` on its device; both networks start as copies of it.
+        base: the pre-trained velocity model, a `FeatureModel`; both networks start as copies of it.
         config: weights, rates, delays.
         seed: of the discriminator's head.
-        wrap: makes a module's backward pass average over workers (DDP); by default nothing.
+        wrap: moves a module to its device, and makes the backward pass average over workers; by default nothing.
         alignment: the loss that `config.clap_weight` weighs.
         workers: how many share a batch.
         micro_batch: clips in memory at once (`micro_batches`).
@@ -74,15 +74,14 @@ class ArcTrainer:
             )
         self.config, self._alignment, self._workers = config, alignment, workers
         self._micro_batches = micro_batches(config.batch, workers, micro_batch)
-        self._teacher = copy.deepcopy(base).requires_grad_(False).eval() if config.ode_warmup.steps else None
+        self._teacher = wrap(copy.deepcopy(base).requires_grad_(False).eval()) if config.ode_warmup.steps else None
         self._trajectories: tuple[int, Trajectories] | None = None
         self.generator = copy.deepcopy(base).requires_grad_(True).train()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.discriminator = Discriminator(base, config.discriminator_depth, config.head)
-        self._device = next(self.generator.parameters()).device
-        self.discriminator.to(self._device)
         self._generator, self._discriminator = wrap(self.generator), wrap(self.discriminator)
+        self._device = next(self.generator.parameters()).device
         self.optimizer_g = adamw(
             self.generator, lr=config.lr_generator, betas=config.betas, weight_decay=config.weight_decay
         )

@@ -6,11 +6,10 @@ and the mean over workers are then the loss of the whole batch, however it is cu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -44,15 +43,9 @@ def synchronized(module: nn.Module, last: bool) -> AbstractContextManager[None]:
     """
     if isinstance(module, DistributedDataParallel):
         return nullcontext() if last else module.no_sync()
-    if isinstance(module, FSDPModule):
-        return _reduced(module, last)
+    if hasattr(module, "set_requires_gradient_sync"):  # FSDP's
+        module.set_requires_gradient_sync(last)  # type: ignore[operator]
     return nullcontext()
-
-
-@contextmanager
-def _reduced(module: FSDPModule, last: bool) -> Iterator[None]:
-    module.set_requires_gradient_sync(last)
-    yield
 
 
 def add(total: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:

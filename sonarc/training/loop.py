@@ -45,7 +45,7 @@ def pretrain(worker: TrainingWorker, job: PretrainJob) -> None:
     latents = load_latents(job.latents_uri, job.dataset_uri, "train")
     batches = PretrainBatches(latents, encoder, config.pretrain, config.dit.patch)
     torch.manual_seed(config.pretrain.seed)
-    model = DiT(config.dit, encoder.width, recompute=config.compute.recompute).to(worker.device)
+    model = DiT(config.dit, encoder.width, recompute=config.compute.recompute)
     trainer = Pretrainer(
         model,
         config.pretrain,
@@ -61,7 +61,7 @@ def pretrain(worker: TrainingWorker, job: PretrainJob) -> None:
     for step in range(start, steps):
         metrics = trainer.update(step, batches.at(step, part))
         worker.report(step + 1, steps, metrics)
-        if (step + 1) % config.pretrain.checkpoint_every == 0 or step + 1 == steps:
+        if worker.due(step + 1, steps, config.pretrain.checkpoint_every):
             worker.save(
                 kind="base",
                 step=step + 1,
@@ -72,4 +72,6 @@ def pretrain(worker: TrainingWorker, job: PretrainJob) -> None:
                 config_sha256=shaping,
                 lineage={**job.lineage, "text_encoder": f"{encoder.name}:{encoder.sha256}"},
             )
+        if worker.leaving:
+            break
     worker.finish()

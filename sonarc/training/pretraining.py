@@ -146,9 +146,9 @@ class Pretrainer:
     """The model with its optimizer and moving average: the state that a checkpoint holds.
 
     Args:
-        model: the velocity model, on its device.
+        model: the velocity model.
         config: rates, clipping, moving average.
-        wrap: makes the backward pass average over workers (DDP); by default nothing.
+        wrap: moves it to its device, and makes the backward pass average over workers; by default nothing.
         workers: how many share a batch.
         micro_batch: clips in memory at once (`micro_batches`).
     """
