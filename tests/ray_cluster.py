@@ -111,6 +111,11 @@ class Cluster:
                     found.append(process)
         return found
 
+    def busy(self, nodes: list[subprocess.Popen[bytes]]) -> list[subprocess.Popen[bytes]]:
+        """Those of the nodes that training workers are on."""
+        sessions = {os.getsid(process.pid) for process in self.workers()}
+        return [node for node in nodes if node.pid in sessions]
+
     def workers(self) -> list[psutil.Process]:
         """The processes of training workers."""
         return self.processes("ray::RayTrainWorker") or self.processes("RayTrainWorker")
