@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import ray
 from ray.actor import ActorHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_jobs.job import worker_env
 from ray_jobs.worker import Mailbox, Worker, run_worker
@@ -57,7 +58,9 @@ def train(context: StageContext, loop: Callable[[Worker, S], None], settings: S)
     compute = context.config.compute
     checkpoints = store.join(context.folder, "checkpoints")
     record = store.join(context.folder, "ray")
-    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    # On the driver's own machine, as Ray Train's controller: it must outlive any other.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
     given = {
         "loop": loop,
         "settings": settings,

@@ -65,6 +65,7 @@ def hosts(folder: Path, count: int, cpus: int = 1) -> Iterator[Hosts]:
     try:
         _ip("link", "add", BRIDGE, "type", "bridge")
         _ip("link", "set", BRIDGE, "up")
+        _ip("address", "add", f"{NETWORK}.1/24", "dev", BRIDGE)
         for number in range(count):
             name, cable = _name(number), f"{_name(number)}-v"
             _ip("netns", "add", name)
@@ -73,6 +74,7 @@ def hosts(folder: Path, count: int, cpus: int = 1) -> Iterator[Hosts]:
             _ip("-n", name, "address", "add", f"{made.host(number)[1]}/24", "dev", "eth0")
             _ip("-n", name, "link", "set", "eth0", "up")
             _ip("-n", name, "link", "set", "lo", "up")
+            _ip("-n", name, "route", "add", "default", "via", f"{NETWORK}.1")  # by which Ray finds a host's address
         made.start()
         yield made
     finally:
