@@ -84,5 +84,6 @@ def hosts(folder: Path, count: int, cpus: int = 1) -> Iterator[Hosts]:
 
 def _remove(count: int) -> None:
     for number in range(count):
+        _ip("link", "del", f"{_name(number)}-v", check=False)  # at once; the namespace's end may take a while
         _ip("netns", "del", _name(number), check=False)
     _ip("link", "del", BRIDGE, check=False)

@@ -59,7 +59,9 @@ class Cluster:
     def add_node(self, cpus: int = 1) -> subprocess.Popen[bytes]:
         """Start a node on the next host; its processes are its session's."""
         number = len(self._nodes) + 1
-        given = ("--address", self.address, "--num-cpus", str(cpus))
+        # Its folder tells a driver which node it is on: each has its own, as on machines of their own.
+        folder = f"{self._temporary}-{number}"
+        given = ("--address", self.address, "--num-cpus", str(cpus), "--temp-dir", folder)
         self._nodes.append(self._launch(number, f"node-{number}.log", *given))
         return self._nodes[-1]
 
@@ -88,9 +90,10 @@ class Cluster:
 
     def stop(self) -> None:
         """End what is left of it."""
-        for node in self._nodes:
+        for number, node in enumerate(self._nodes, start=1):
             end_tree(node.pid)
             node.wait()
+            shutil.rmtree(f"{self._temporary}-{number}", ignore_errors=True)
         self._nodes.clear()
         if self._head is not None:
             end_tree(self._head.pid)

@@ -17,7 +17,7 @@ from sonarc.contracts.result import StageRequest, read_result
 WITHIN = 240.0
 """Seconds: 20 for Ray to miss the host, up to 30 for the others to be ended, the rest to start anew and reach a step
 that was not reached before, on two busy cores."""
-STEPS = 100
+STEPS = 60
 
 
 @pytest.mark.slow
@@ -47,7 +47,7 @@ def test_a_host_cut_off_is_done_without(tmp_path: Path) -> None:
             found = Training(request, running)
             found.start()
             if name == "disturbed":
-                found.wait_for_step(30)
+                found.wait_for_step(20)
                 assert len(running.workers()) == 3
                 running.cut_off(2)
                 cut, before = time.monotonic(), max(found.losses())
