@@ -36,7 +36,16 @@ def run(context: StageContext) -> Outcome:
         "encoder_sha256": manifest.encoder_sha256,
         "latents_sha256": latents.sha256,
     }
-    job = ArcJob(arc, base.uri, manifest.dataset_uri, latents.uri, lineage, recompute=context.config.compute.recompute)
+    compute = context.config.compute
+    job = ArcJob(
+        arc,
+        base.uri,
+        manifest.dataset_uri,
+        latents.uri,
+        lineage,
+        recompute=compute.recompute,
+        micro_batch=compute.micro_batch,
+    )
     uri, last = train(context, posttrain, job)
     return Outcome(
         {"generator": Artifact(uri=uri, sha256=last.sha256())},

@@ -1,154 +1,34 @@
 """The harness of every distributed training: Ray Train starts the workers, watches them and starts them again.
 
-A training is a function `loop(worker, settings)` that each worker runs. What it needs of the outside is on
-`Worker`: its part of each batch, averaging over workers, curves for the driver, checkpoints in the store. Ray's own
-record of checkpoints is not used: a loop resumes from the newest whole one in the stage's folder, whoever wrote it,
-so a killed worker, job or machine costs only the steps since then.
+A training is a function `loop(worker, settings)` that each worker runs. What it needs of the outside is on `Worker`:
+its part of each batch, averaging over workers, curves for the driver, checkpoints in the store. Ray's own record of
+checkpoints is not used: a loop resumes from the newest whole one in the stage's folder, whoever wrote it, so a killed
+worker, job or machine costs only the steps since then. With a range of workers Ray Train starts as many as there is
+room for, fewer once a machine is lost, more once one has come.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import ray
 from ray.actor import ActorHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_jobs.job import worker_env
+from ray_jobs.worker import Mailbox, Worker, run_worker
 from sonarc.contracts import store
 from sonarc.contracts.checkpoint import CheckpointManifest, newest
-from sonarc.contracts.errors import ConfigError, SonarcError, StageError, StoreError
+from sonarc.contracts.errors import ConfigError, StageError
 from sonarc.contracts.stage import StageContext
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import torch
-    from torch import nn
-
-    from sonarc.checkpoint import Checkpoint
-    from sonarc.training.saving import Saver
 
 S = TypeVar("S")
 
-REPORT_EVERY = 10
-"""Steps between points of the curves."""
 POLL_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Point:
-    """A point of the training curves."""
-
-    step: int
-    total: int
-    metrics: dict[str, float]
-    message: str = ""
-
-
-class _Mailbox:
-    """Between workers and driver: curve points, and the error that no restart can mend."""
-
-    def __init__(self) -> None:
-        self._points: list[Point] = []
-        self._failure: SonarcError | None = None
-
-    def put(self, point: Point) -> None:
-        self._points.append(point)
-
-    def take(self) -> list[Point]:
-        points, self._points = self._points, []
-        return points
-
-    def fail(self, error: SonarcError) -> None:
-        self._failure = self._failure or error
-
-    def failure(self) -> SonarcError | None:
-        return self._failure
-
-
-@dataclass(frozen=True)
-class Worker:
-    """One worker's view of a training over Ray; see `sonarc.training.worker.TrainingWorker`.
-
-    Attributes:
-        rank: its number, from 0.
-        workers: how many there are.
-        device: where its tensors live.
-        checkpoints: URI of the folder that holds the training's checkpoints.
-        saver: writes there, as this attempt.
-    """
-
-    rank: int
-    workers: int
-    device: torch.device
-    checkpoints: str
-    saver: Saver
-    mailbox: ActorHandle
-
-    def part(self, batch: int) -> slice:
-        """This worker's part of a batch: contiguous, sizes differing by at most one."""
-        return slice(batch * self.rank // self.workers, batch * (self.rank + 1) // self.workers)
-
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """`module` with gradients averaged over workers."""
-        if self.workers == 1:
-            return module
-        from torch.nn.parallel import DistributedDataParallel
-
-        return DistributedDataParallel(module, device_ids=None if self.device.type == "cpu" else [self.device])
-
-    def mean(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Metrics averaged over workers; every worker must call it, with the same names."""
-        if self.workers == 1:
-            return dict(metrics)
-        import torch
-        from torch import distributed
-
-        values = torch.tensor([metrics[name] for name in sorted(metrics)], dtype=torch.float64, device=self.device)
-        distributed.all_reduce(values)
-        return dict(zip(sorted(metrics), (values / self.workers).tolist(), strict=True))
-
-    def report(self, step: int, total: int, metrics: Mapping[str, float], message: str = "") -> None:
-        """Send a point of the curves, averaged over workers, every `REPORT_EVERY` steps and after the last.
-
-        Every worker calls it after every step. Rank 0's `message`, in words, is sent at once.
-        """
-        if self.rank == 0 and message:
-            self.mailbox.put.remote(Point(step, total, {}, message))
-        if step % REPORT_EVERY and step != total:
-            return
-        averaged = self.mean(metrics)
-        if self.rank == 0:
-            self.mailbox.put.remote(Point(step, total, averaged))
-
-    def resume(self, config_sha256: str) -> Checkpoint | None:
-        """The checkpoint to go on from, the same on every worker; None to start afresh.
-
-        Raises:
-            CheckpointError: what is there was trained with other settings.
-        """
-        from ray.train.collective import broadcast_from_rank_zero
-
-        from sonarc.checkpoint import load_checkpoint, resume_point
-
-        found = resume_point(self.checkpoints, config_sha256) if self.rank == 0 else None
-        if self.workers == 1:
-            return found
-        uri = broadcast_from_rank_zero(found.uri if found else None)
-        return found if self.rank == 0 or uri is None else load_checkpoint(uri)
-
-    def save(self, **checkpoint: Any) -> None:
-        """See `TrainingWorker` and `Saver`: rank 0 writes, the others go on."""
-        if not self.rank:
-            self.saver.save(**checkpoint)
-
-    def finish(self) -> None:
-        """See `TrainingWorker` and `Saver`."""
-        self.saver.finish()
 
 
 def check_workers(context: StageContext, batch: int) -> None:
@@ -157,7 +37,7 @@ def check_workers(context: StageContext, batch: int) -> None:
     Raises:
         ConfigError: there are.
     """
-    if (workers := context.config.compute.workers) > batch:
+    if (workers := context.config.compute.most_workers) > batch:
         raise ConfigError(
             f"compute.workers is {workers}, more than the {batch} clips of a batch.", "Use fewer workers."
         )
@@ -175,44 +55,28 @@ def train(context: StageContext, loop: Callable[[Worker, S], None], settings: S)
         SonarcError: what a worker raised; no restart is tried, as it would fail again.
         StageError: workers died more often than compute.max_failures, or left no checkpoint.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.config import LoggingConfig
-
     compute = context.config.compute
     checkpoints = store.join(context.folder, "checkpoints")
     record = store.join(context.folder, "ray")
-    path, filesystem = _arrow(record)
-    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
-    trainer = TorchTrainer(
-        _worker_main,
-        train_loop_config={
-            "loop": loop,
-            "settings": settings,
-            "checkpoints": checkpoints,
-            "mailbox": mailbox,
-            "threads": compute.threads,
-        },
-        torch_config=TorchConfig(backend="nccl" if compute.gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=compute.workers,
-            use_gpu=compute.gpu,
-            resources_per_worker={"CPU": compute.threads},
-        ),
-        run_config=RunConfig(
-            # A finished run's name would be answered with its old result.
-            name=f"{context.request.stage}-{ray.get_runtime_context().get_job_id()}-{context.scratch.name}",
-            storage_path=path,
-            storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=compute.max_failures),
-            worker_runtime_env={"env_vars": worker_env(compute.threads)},
-            logging_config=LoggingConfig(log_level="WARNING"),
-        ),
-    )
-    context.progress(0, 0, unit="steps", message=f"starting {compute.workers} training workers")
+    # On the driver's own machine, as Ray Train's controller: it must outlive any other.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+    given = {
+        "loop": loop,
+        "settings": settings,
+        "checkpoints": checkpoints,
+        "mailbox": mailbox,
+        "threads": compute.threads,
+        "sharded": compute.sharded,
+    }
+    context.progress(0, 0, unit="steps", message=f"starting {compute.most_workers} training workers")
     try:
         with _curves(context, mailbox):
-            _fit(trainer, mailbox)
+            for turn in itertools.count():
+                _fit(_trainer(context, given, record, turn), mailbox)
+                if not ray.get(mailbox.left.remote()):
+                    break
+                context.progress(0, 0, unit="steps", message="a machine is taken away: starting the workers elsewhere")
     finally:
         ray.kill(mailbox)
         store.remove_folder(record)
@@ -220,6 +84,42 @@ def train(context: StageContext, loop: Callable[[Worker, S], None], settings: S)
     if found is None:
         raise StageError("The training ended without a checkpoint.", "See the workers' logs.")
     return found
+
+
+def _trainer(context: StageContext, given: dict[str, Any], record: str, turn: int) -> Any:
+    """Ray Train's trainer.
+
+    Args:
+        given: what `run_worker` is given.
+        record: URI of a folder for Ray's own record.
+        turn: how often workers have left before.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import LoggingConfig
+
+    compute = context.config.compute
+    path, filesystem = _arrow(record)
+    return TorchTrainer(
+        run_worker,
+        train_loop_config=given,
+        torch_config=TorchConfig(backend="nccl" if compute.gpu else "gloo", timeout_s=compute.collective_seconds),
+        scaling_config=ScalingConfig(
+            num_workers=compute.workers,
+            elastic_resize_monitor_interval_s=compute.resize_seconds,
+            use_gpu=compute.gpu,
+            resources_per_worker={"CPU": compute.threads},
+        ),
+        run_config=RunConfig(
+            # A finished run's name would be answered with its old result.
+            name=f"{context.request.stage}-{ray.get_runtime_context().get_job_id()}-{context.scratch.name}-{turn}",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=compute.max_failures),
+            worker_runtime_env={"env_vars": worker_env(compute.threads)},
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+    )
 
 
 def _fit(trainer: Any, mailbox: ActorHandle) -> None:
@@ -259,37 +159,6 @@ def _curves(context: StageContext, mailbox: ActorHandle) -> Iterator[None]:
     finally:
         done.set()
         thread.join(timeout=30)
-
-
-def _worker_main(given: dict[str, Any]) -> None:
-    """What Ray Train runs on each worker."""
-    import torch
-    from ray import train
-    from ray.train.collective import broadcast_from_rank_zero
-    from ray.train.torch import get_device
-
-    from sonarc.checkpoint import claim_attempt
-    from sonarc.contracts import log
-    from sonarc.training.saving import Saver
-
-    log.setup()
-    mailbox = given["mailbox"]
-    if ray.get(mailbox.failure.remote()) is not None:
-        return  # a restart after an error that none can mend
-    torch.set_num_threads(given["threads"])
-    place = train.get_context()
-    rank, workers = place.get_world_rank(), place.get_world_size()
-    try:
-        attempt = claim_attempt(given["checkpoints"]) if rank == 0 else 0
-        if workers > 1:
-            attempt = broadcast_from_rank_zero(attempt)
-        saver = Saver(given["checkpoints"], attempt)
-        given["loop"](Worker(rank, workers, get_device(), given["checkpoints"], saver, mailbox), given["settings"])
-    except StoreError:
-        raise  # the store may answer the next attempt
-    except SonarcError as error:
-        ray.get(mailbox.fail.remote(error))
-        raise
 
 
 def _arrow(uri: str) -> tuple[str, Any]:

@@ -91,6 +91,9 @@ class Perceptron(nn.Module):
         self.layers = nn.ModuleList(nn.Sequential(nn.SiLU(), nn.Linear(size, size)) for _ in range(depth))
         self.write = nn.Linear(size, flat)
 
+    def tokens(self, frames: int, *, depth: int) -> int:
+        return self.TOKENS
+
     def features(
         self, x_BCT: Tensor, t_B: Tensor, cond: Conditioning, *, depth: int, mask_BT: Tensor | None = None
     ) -> Tensor:

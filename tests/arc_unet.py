@@ -48,6 +48,9 @@ class UNet1d(nn.Module):
             levels.append(h_BDN)
         return levels, steer_BE
 
+    def tokens(self, frames: int, *, depth: int) -> int:
+        return frames // 2 ** (depth - 1)
+
     def features(
         self, x_BCT: Tensor, t_B: Tensor, cond: Conditioning, *, depth: int, mask_BT: Tensor | None = None
     ) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ray_jobs.training import Point, Worker
+from ray_jobs.worker import Notice, Point, Worker
 from sonarc.checkpoint import claim_attempt
 from sonarc.contracts import store
 from sonarc.contracts.checkpoint import CheckpointManifest, newest
@@ -27,13 +27,20 @@ class _Mailbox:
         self._context.progress(point.step, point.total, unit="steps", message=point.message, metrics=point.metrics)
 
 
+class Undisturbed(Notice):
+    """Nobody takes this machine away."""
+
+    def check(self, worker: Worker) -> bool:
+        return False
+
+
 def train_here(context: StageContext, loop: Callable[[Worker, S], None], settings: S) -> tuple[str, CheckpointManifest]:
     """The same arguments and answer as `ray_jobs.training.train`."""
     checkpoints = store.join(context.folder, "checkpoints")
     mailbox: Any = _Mailbox(context)
     torch.set_num_threads(context.config.compute.threads)
     saver = Saver(checkpoints, claim_attempt(checkpoints))
-    loop(Worker(0, 1, torch.device("cpu"), checkpoints, saver, mailbox), settings)
+    loop(Worker(0, 1, torch.device("cpu"), checkpoints, saver, mailbox, Undisturbed()), settings)
     found = newest(checkpoints)
     assert found is not None
     return found

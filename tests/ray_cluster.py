@@ -22,6 +22,8 @@ from sonarc.contracts.progress import read_progress
 from sonarc.contracts.result import StageRequest
 
 PATIENCE = 180.0
+ATTEMPTS = 5
+"""A raylet waits 15 s for its agents, then dies: too short where many work."""
 
 
 @dataclass
@@ -34,34 +36,65 @@ class Cluster:
 
     folder: Path
     address: str = ""
+    cpus: int = 4
     env: dict[str, str] = field(default_factory=private_env)
     _head: subprocess.Popen[bytes] | None = None
+    _nodes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _temporary: str = ""
+
+    def host(self, number: int) -> tuple[list[str], str]:
+        """What a command on a host begins with, and the host's address; the head is on host 0."""
+        return [], "127.0.0.1"
 
     def start(self) -> None:
         """Start the head; once it has been killed, another."""
         port = free_port()
         self._temporary = tempfile.mkdtemp(prefix="sonarc-ray-")
+        self._head = self._launch(
+            0, "head.log", "--head", "--port", str(port), "--include-dashboard", "false", "--num-cpus", str(self.cpus),
+            "--temp-dir", self._temporary,
+        )  # fmt: skip
+        self.address = f"{self.host(0)[1]}:{port}"
+
+    def add_node(self, cpus: int = 1) -> subprocess.Popen[bytes]:
+        """Start a node on the next host; its processes are its session's."""
+        number = len(self._nodes) + 1
+        # Its folder tells a driver which node it is on: each has its own, as on machines of their own.
+        folder = f"{self._temporary}-{number}"
+        given = ("--address", self.address, "--num-cpus", str(cpus), "--temp-dir", folder)
+        self._nodes.append(self._launch(number, f"node-{number}.log", *given))
+        return self._nodes[-1]
+
+    def _launch(self, number: int, log_name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        inside, address = self.host(number)
         command = [
-            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
-            "--node-ip-address", "127.0.0.1", "--port", str(port), "--include-dashboard", "false",
-            "--num-cpus", "4", "--object-store-memory", str(256 << 20), "--temp-dir", self._temporary,
-            "--disable-usage-stats",
+            *inside, sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address", address,
+            *arguments, "--object-store-memory", str(128 << 20), "--disable-usage-stats",
         ]  # fmt: skip
-        with (self.folder / "head.log").open("ab") as log:
-            self._head = subprocess.Popen(
-                command,
-                env=os.environ | self.env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.address = f"127.0.0.1:{port}"
-        until(lambda: "Ray runtime started" in (self.folder / "head.log").read_text(), "the head to start")
+        for _ in range(ATTEMPTS):
+            with (self.folder / log_name).open("wb") as log:
+                started = subprocess.Popen(
+                    command,
+                    env=os.environ | self.env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            while started.poll() is None:
+                if "Ray runtime started" in (self.folder / log_name).read_text():
+                    return started
+                time.sleep(0.2)
+            end_tree(started.pid)
+        raise AssertionError(f"no node in {ATTEMPTS} attempts: {(self.folder / log_name).read_text()}")
 
     def stop(self) -> None:
         """End what is left of it."""
+        for number, node in enumerate(self._nodes, start=1):
+            end_tree(node.pid)
+            node.wait()
+            shutil.rmtree(f"{self._temporary}-{number}", ignore_errors=True)
+        self._nodes.clear()
         if self._head is not None:
             end_tree(self._head.pid)
             self._head.wait()
@@ -72,21 +105,40 @@ class Cluster:
     def processes(self, name: str) -> list[psutil.Process]:
         """Its processes whose command line holds `name`."""
         assert self._head is not None
+        sessions = {started.pid for started in (self._head, *self._nodes)}
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 told = " ".join(process.cmdline())
-                if name in told and (os.getsid(process.pid) == self._head.pid or self._temporary in told):
+                if name in told and (os.getsid(process.pid) in sessions or self._temporary in told):
                     found.append(process)
         return found
 
+    def busy(self, nodes: list[subprocess.Popen[bytes]]) -> list[subprocess.Popen[bytes]]:
+        """Those of the nodes that training workers are on."""
+        sessions = {os.getsid(process.pid) for process in self.workers()}
+        return [node for node in nodes if node.pid in sessions]
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes of training workers."""
+        return self.processes("ray::RayTrainWorker") or self.processes("RayTrainWorker")
+
+
+def kill_node(node: subprocess.Popen[bytes]) -> None:
+    """SIGKILL every process of a node, as a lost machine: its workers, too, which Ray starts in its session."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == node.pid and process.pid != node.pid:
+                process.kill()
+    node.kill()
+
 
 @contextlib.contextmanager
-def cluster(folder: Path) -> Iterator[Cluster]:
-    """A cluster for the duration of a block."""
-    made = Cluster(folder)
-    made.start()
+def cluster(folder: Path, cpus: int = 4) -> Iterator[Cluster]:
+    """A cluster for the duration of a block, its head with so many CPUs."""
+    made = Cluster(folder, cpus=cpus)
     try:
+        made.start()
         yield made
     finally:
         made.stop()
@@ -111,7 +163,7 @@ class Training:
         environment = os.environ | self.cluster.env | {"RAY_ADDRESS": self.cluster.address}
         with (self.cluster.folder / "job.log").open("ab") as log:
             self._job = subprocess.Popen(
-                [sys.executable, "-m", f"ray_jobs.{self.request.stage}", "--request", uri],
+                [*self.cluster.host(0)[0], sys.executable, "-m", f"ray_jobs.{self.request.stage}", "--request", uri],
                 env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         return self._job

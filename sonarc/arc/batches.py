@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sonarc.arc.negatives import mismatch
-from sonarc.arc.steps import ArcBatch, ArcDraws, Side, draw_arc
+from sonarc.arc.steps import ArcBatch, ArcDraws, Side, WholeBatch, draw_arc
 from sonarc.contracts.config import ArcConfig
 from sonarc.contracts.errors import DataError
 from sonarc.data import BatchPlan, LatentSet
@@ -68,20 +69,24 @@ class ArcData:
             np.random.default_rng([self._config.seed, turn]),
         )
         shape = (len(items_B), *latents.latents_NCT.shape[1:])
+        unlike_G = torch.from_numpy(negatives.valid_B)
         return (
             ArcBatch(
                 real=self._real(items_B[part], captions[part]),
                 wrong=self.encoder([captions[i] for i in negatives.order_B[part]]),
-                unlike_B=torch.from_numpy(negatives.valid_B[part]),
+                unlike_B=unlike_G[part],
+                of=WholeBatch(self._mask(items_B), unlike_G),
             ),
             draw_arc(self._config, step, side, shape).part(part),
         )
 
     def _real(self, items_B: np.ndarray, captions: Sequence[str]) -> LatentBatch:
         latents = self._latents
-        frames_B = torch.from_numpy(-(-latents.frames_N[items_B] // self._patch) * self._patch)
         x0_BCT = torch.from_numpy(latents.latents_NCT[items_B].astype(np.float32))
         seconds_B = torch.from_numpy(latents.seconds_N[items_B])
-        return LatentBatch(
-            x0_BCT, frame_mask(frames_B, x0_BCT.shape[2]), Conditioning(self.encoder(captions), seconds_B)
-        )
+        return LatentBatch(x0_BCT, self._mask(items_B), Conditioning(self.encoder(captions), seconds_B))
+
+    def _mask(self, items_B: np.ndarray) -> Tensor:
+        latents = self._latents
+        frames_B = torch.from_numpy(-(-latents.frames_N[items_B] // self._patch) * self._patch)
+        return frame_mask(frames_B, latents.latents_NCT.shape[2])

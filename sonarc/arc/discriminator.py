@@ -27,6 +27,9 @@ class FeatureModel(Protocol):
     def trunk(self, depth: int) -> FeatureModel:
         """A copy of the first `depth` blocks, a feature model itself."""
 
+    def tokens(self, frames: int, *, depth: int) -> int:
+        """Tokens N that `features` makes of clips of so many latent frames."""
+
     def features(
         self, x_BCT: Tensor, t_B: Tensor, cond: Conditioning, *, depth: int, mask_BT: Tensor | None = None
     ) -> Tensor:
@@ -61,13 +64,21 @@ class Discriminator(nn.Module):
         Raises:
             ModelInputError: the sequence is shorter than the head.
         """
+        valid_BN = self._valid(mask_BT)
         h_BND = self.trunk.features(x_BCT, s_B, cond, depth=self.depth, mask_BT=mask_BT)
-        tokens = h_BND.shape[1]
+        score_BM, weight_BM = self.head(h_BND.mT, valid_BN)
+        return score_BM.float(), weight_BM
+
+    def weights(self, mask_BT: Tensor) -> Tensor:
+        """The validity `(B, M)` of the scores of clips with these masks, without any scores."""
+        return self.head.weights(self._valid(mask_BT))  # type: ignore[operator, no-any-return]
+
+    def _valid(self, mask_BT: Tensor) -> Tensor:
+        """Validity `(B, N)` of the tokens."""
+        tokens = self.trunk.tokens(mask_BT.shape[1], depth=self.depth)
         if tokens < self.shortest:
             raise ModelInputError(
                 f"The discriminator's head needs {self.shortest} tokens, the latents have {tokens}.",
                 "Use longer clips, or fewer stages in arc.head.",
             )
-        valid_BN = mask_BT.reshape(len(mask_BT), tokens, -1).any(dim=2).float()
-        score_BM, weight_BM = self.head(h_BND.mT, valid_BN)
-        return score_BM.float(), weight_BM
+        return mask_BT.reshape(len(mask_BT), tokens, -1).any(dim=2).float()

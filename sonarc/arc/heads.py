@@ -55,6 +55,11 @@ class ConvHead(nn.Module):
             h_BDN = F.silu(norm(conv(h_BDN), weight_BN))
         return self.score(h_BDN)[:, 0], F.avg_pool1d(weight_BN, self.kernel, stride=1)
 
+    def weights(self, weight_BN: Tensor) -> Tensor:
+        for _ in self.convs:
+            weight_BN = F.avg_pool1d(weight_BN, 2)
+        return F.avg_pool1d(weight_BN, self.kernel, stride=1)
+
 
 class ConvNeXtBlock(nn.Module):
     """Depthwise k7, layer norm, and a two-layer perceptron of 4 × the width, as a residual."""
@@ -99,12 +104,18 @@ class ConvNeXtHead(nn.Module):
                 h_BDN = block(h_BDN, weight_BN)
         return self.score(h_BDN)[:, 0], weight_BN
 
+    def weights(self, weight_BN: Tensor) -> Tensor:
+        for stride in self.STRIDES:
+            weight_BN = F.avg_pool1d(weight_BN, stride)
+        return weight_BN
+
 
 def make_head(config: HeadConfig, width: int) -> nn.Module:
     """The configured head for features of `width` channels.
 
     Its forward takes features `(B, D, N)` and the tokens' validity `(B, N)` in [0, 1], and gives scores
-    `(B, M)` and the positions' validity `(B, M)`: the share of true tokens under each.
+    `(B, M)` and the positions' validity `(B, M)`: the share of true tokens under each. `weights` gives
+    the latter alone.
     """
     if config.kind == "convnext":
         return ConvNeXtHead(width)

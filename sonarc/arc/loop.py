@@ -24,6 +24,7 @@ class ArcJob:
         base_uri: checkpoint of the base.
         lineage: hashes of base, dataset, latents and codec.
         recompute: whether both networks recompute activations in the backward pass.
+        micro_batch: clips in memory at once on a worker.
     """
 
     arc: ArcConfig
@@ -32,6 +33,7 @@ class ArcJob:
     latents_uri: str
     lineage: dict[str, str]
     recompute: bool = False
+    micro_batch: int | None = None
 
     def sha256(self) -> str:
         """Hash of what shapes the training: a resume under another is refused."""
@@ -48,7 +50,15 @@ def posttrain(worker: TrainingWorker, job: ArcJob) -> None:
     encoder = load_text_encoder(bound.text)
     data = ArcData(latents, encoder, arc, patch=bound.dit.patch)
     alignment = ClapAlignment.load(bound.codec.uri, arc.clap, encoder) if arc.clap_weight else None
-    trainer = ArcTrainer(base.to(worker.device), arc, seed=arc.seed, wrap=worker.wrap, alignment=alignment)
+    trainer = ArcTrainer(
+        base,
+        arc,
+        seed=arc.seed,
+        wrap=worker.wrap,
+        alignment=alignment,
+        workers=worker.workers,
+        micro_batch=job.micro_batch,
+    )
     start = 0
     if (saved := worker.resume(shaping)) is not None:
         trainer.load(saved.model, saved.state)
@@ -58,7 +68,7 @@ def posttrain(worker: TrainingWorker, job: ArcJob) -> None:
         (batch_d, draws_d), (batch_g, draws_g) = (data(step, side, part) for side in ("discriminator", "generator"))
         metrics = trainer.step(step, (batch_d, batch_g), (draws_d, draws_g))
         worker.report(step + 1, arc.steps, metrics, " ".join(health.update(metrics)))
-        if (step + 1) % arc.checkpoint_every == 0 or step + 1 == arc.steps:
+        if worker.due(step + 1, arc.steps, arc.checkpoint_every):
             worker.save(
                 kind="generator",
                 step=step + 1,
@@ -69,4 +79,6 @@ def posttrain(worker: TrainingWorker, job: ArcJob) -> None:
                 config_sha256=shaping,
                 lineage=job.lineage,
             )
+        if worker.leaving:
+            break
     worker.finish()

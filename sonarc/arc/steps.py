@@ -20,12 +20,24 @@ import torch
 from torch import Tensor, nn
 
 from sonarc.arc import losses
-from sonarc.arc.health import std_ratio, variety
 from sonarc.contracts.config import ArcConfig
 from sonarc.dit import Conditioning, concatenate_conditioning
 from sonarc.flow import clean_estimate, interpolate, sample_noise_levels
 from sonarc.text import TextStates
 from sonarc.training import LatentBatch, autocast, step_generator
+
+
+@dataclass(frozen=True)
+class WholeBatch:
+    """What a part of a batch must know of the whole, of G clips.
+
+    Attributes:
+        mask_GT: True at true frames.
+        unlike_G: whether a clip's other prompt is truly wrong for it.
+    """
+
+    mask_GT: Tensor
+    unlike_G: Tensor
 
 
 @dataclass(frozen=True)
@@ -36,15 +48,57 @@ class ArcBatch:
         real: latents with their own prompts.
         wrong: another prompt for each clip.
         unlike_B: whether that prompt is truly wrong for the clip.
+        of: the batch that these clips are a part of; None: they are all of it.
     """
 
     real: LatentBatch
     wrong: TextStates
     unlike_B: Tensor
+    of: WholeBatch | None = None
+
+    def __len__(self) -> int:
+        return len(self.real)
+
+    def part(self, items: slice) -> ArcBatch:
+        """Some of the clips."""
+        return ArcBatch(self.real[items], self.wrong[items], self.unlike_B[items], self.whole)
+
+    @property
+    def whole(self) -> WholeBatch:
+        """The batch that these clips are a part of, or all of."""
+        return self.of or WholeBatch(self.real.mask_BT, self.unlike_B)
 
     def to(self, device: torch.device | str) -> ArcBatch:
         """The same batch on another device."""
-        return ArcBatch(self.real.to(device), self.wrong.to(device), self.unlike_B.to(device))
+        whole = self.of and WholeBatch(self.of.mask_GT.to(device), self.of.unlike_G.to(device))
+        return ArcBatch(self.real.to(device), self.wrong.to(device), self.unlike_B.to(device), whole)
+
+
+@dataclass(frozen=True)
+class Divisors:
+    """What the sums of a part are divided by: the whole batch's counts, over the number of workers. The losses of a
+    worker's parts then add up, and those of workers average, to the whole batch's.
+
+    Attributes:
+        positions: valid score positions.
+        unlike: valid score positions of clips whose other prompt is wrong.
+        clips, frames: clips and true frames.
+    """
+
+    positions: Tensor
+    unlike: Tensor
+    clips: float
+    frames: Tensor
+
+    @classmethod
+    def of(cls, batch: WholeBatch, weight_GM: Tensor, workers: int = 1) -> Divisors:
+        """Those of a batch shared by workers, whose scores have these weights."""
+        return cls(
+            positions=weight_GM.sum() / workers,
+            unlike=(weight_GM * batch.unlike_G[:, None]).sum() / workers,
+            clips=len(weight_GM) / workers,
+            frames=batch.mask_GT.sum() / workers,
+        )
 
 
 @dataclass(frozen=True)
@@ -87,18 +141,29 @@ def draw_arc(config: ArcConfig, step: int, side: Side, shape: tuple[int, int, in
 
 @dataclass(frozen=True)
 class StepLoss:
-    """A scalar to differentiate and detached figures to report."""
+    """A scalar to differentiate and detached figures to report, which add up over the parts of a batch.
+
+    Attributes:
+        fake_BCT: the generator's clean estimates, for figures of the whole batch.
+    """
 
     loss: Tensor
     metrics: dict[str, Tensor]
+    fake_BCT: Tensor
 
 
 def discriminator_step(
-    generator: nn.Module, discriminator: nn.Module, batch: ArcBatch, draws: ArcDraws, config: ArcConfig
+    generator: nn.Module,
+    discriminator: nn.Module,
+    batch: ArcBatch,
+    draws: ArcDraws,
+    config: ArcConfig,
+    divisors: Divisors | None = None,
 ) -> StepLoss:
     """`L_D + λ L_C + γ (R1 + R2) / 2`, with gradients to the discriminator only.
 
-    Real, fake, mismatched and perturbed latents are scored in one batch. A term of weight 0 costs nothing.
+    Real, fake, mismatched and perturbed latents are scored in one batch. A term of weight 0 costs nothing. `divisors`
+    are needed where `batch` is a part of one.
     """
     with torch.no_grad():
         fake_BCT = estimate_clean(generator, batch, draws)
@@ -115,31 +180,29 @@ def discriminator_step(
         inputs["real_near"] = (real_s_BCT + draws.nudge_BCT, cond)
         inputs["fake_near"] = (fake_s_BCT + draws.nudge_BCT, cond)
     score, weight_BM = score_together(discriminator, inputs, batch, draws)
+    divisors = divisors or Divisors.of(batch.whole, weight_BM)
 
     loss = score["real"].new_zeros(())
-    real = batch.real
-    metrics = {
-        "std_ratio": std_ratio(fake_BCT, real.x0_BCT, real.mask_BT),
-        "variety": variety(fake_BCT, real.x0_BCT, real.mask_BT),
-    }
+    metrics = {}
     if config.adversarial_weight:
-        loss_d = losses.DISCRIMINATOR[config.loss](score["real"], score["fake"], weight_BM)
+        loss_d = losses.DISCRIMINATOR[config.loss](score["real"], score["fake"], weight_BM, divisors.positions)
         loss = loss + config.adversarial_weight * loss_d
         metrics["loss_d"] = loss_d
-        metrics["score_gap"] = losses.weighted_mean(score["real"] - score["fake"], weight_BM)
+        metrics["score_gap"] = losses.weighted_mean(score["real"] - score["fake"], weight_BM, divisors.positions)
     if config.contrastive_weight:
         unlike_BM = weight_BM * batch.unlike_B[:, None]
-        loss_c = losses.contrastive(score["real"], score["mismatched"], unlike_BM)
+        loss_c = losses.contrastive(score["real"], score["mismatched"], unlike_BM, divisors.unlike)
         loss = loss + config.contrastive_weight * loss_c
         metrics["loss_c"] = loss_c
-        metrics["contrast_gap"] = losses.weighted_mean(score["real"] - score["mismatched"], unlike_BM)
+        gap_BM = score["real"] - score["mismatched"]
+        metrics["contrast_gap"] = losses.weighted_mean(gap_BM, unlike_BM, divisors.unlike)
         metrics["unmatched"] = (~batch.unlike_B).float().sum()
     if config.penalty_weight:
-        r1 = losses.approximate_penalty(score["real"], score["real_near"], weight_BM)
-        r2 = losses.approximate_penalty(score["fake"], score["fake_near"], weight_BM)
+        r1 = losses.approximate_penalty(score["real"], score["real_near"], weight_BM, divisors.clips)
+        r2 = losses.approximate_penalty(score["fake"], score["fake_near"], weight_BM, divisors.clips)
         loss = loss + config.penalty_weight * (r1 + r2) / 2
         metrics |= {"r1": r1, "r2": r2}
-    return StepLoss(loss, {name: value.detach() for name, value in metrics.items()})
+    return StepLoss(loss, {name: value.detach() for name, value in metrics.items()}, fake_BCT)
 
 
 Alignment = Callable[[Tensor, Conditioning, Tensor], Tensor]
@@ -153,9 +216,10 @@ def generator_step(
     draws: ArcDraws,
     config: ArcConfig,
     alignment: Alignment | None = None,
+    divisors: Divisors | None = None,
 ) -> StepLoss:
     """`L_G` (+ an alignment term), with gradients to the generator only: D's weights and its real branch build no
-    graph."""
+    graph. `divisors` are needed where `batch` is a part of one."""
     fake_BCT = estimate_clean(generator, batch, draws)
     fake_s_BCT = interpolate(fake_BCT, draws.renoise_BCT, draws.s_B)
     with torch.no_grad():
@@ -163,12 +227,13 @@ def generator_step(
         real, _ = score_together(discriminator, {"real": (real_s_BCT, batch.real.cond)}, batch, draws)
     with frozen(discriminator):
         fake, weight_BM = score_together(discriminator, {"fake": (fake_s_BCT, batch.real.cond)}, batch, draws)
-    loss_g = losses.GENERATOR[config.loss](real["real"], fake["fake"], weight_BM)
+    divisors = divisors or Divisors.of(batch.whole, weight_BM)
+    loss_g = losses.GENERATOR[config.loss](real["real"], fake["fake"], weight_BM, divisors.positions)
     loss, metrics = config.adversarial_weight * loss_g, {"loss_g": loss_g.detach()}
     if alignment is not None and config.clap_weight:
-        loss_a = alignment(fake_BCT, batch.real.cond, batch.real.mask_BT)
+        loss_a = alignment(fake_BCT, batch.real.cond, batch.real.mask_BT) * (len(batch) / divisors.clips)
         loss, metrics = loss + config.clap_weight * loss_a, metrics | {"loss_clap": loss_a.detach()}
-    return StepLoss(loss, metrics)
+    return StepLoss(loss, metrics, fake_BCT.detach())
 
 
 def estimate_clean(generator: nn.Module, batch: ArcBatch, draws: ArcDraws) -> Tensor:

@@ -8,18 +8,29 @@ before all that, from the frozen base.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from sonarc.arc.discriminator import Discriminator, FeatureModel
-from sonarc.arc.steps import Alignment, ArcBatch, ArcDraws, StepLoss, discriminator_step, frozen, generator_step
+from sonarc.arc.health import std_ratio, variety
+from sonarc.arc.steps import (
+    Alignment,
+    ArcBatch,
+    ArcDraws,
+    Divisors,
+    StepLoss,
+    discriminator_step,
+    frozen,
+    generator_step,
+)
 from sonarc.arc.warmup import Trajectories, follow, warmup_step
 from sonarc.checkpoint import load_optimizer, load_tensors, optimizer_tensors
 from sonarc.contracts.config import ArcConfig
 from sonarc.contracts.errors import CheckpointError, ModelInputError
 from sonarc.training import EMA, adamw, clip_gradients, linear_warmup, set_rate
+from sonarc.training.accumulation import add, cut, micro_batches, synchronized
 
 Wrap = Callable[[nn.Module], nn.Module]
 STATE = ("generator", "discriminator", "opt_g", "opt_d")
@@ -30,11 +41,13 @@ class ArcTrainer:
     """Generator, discriminator, their optimizers, and the generator's moving average.
 
     Args:
-        base: the pre-trained velocity model, a `FeatureModel` on its device; both networks start as copies of it.
+        base: the pre-trained velocity model, a `FeatureModel`; both networks start as copies of it.
         config: weights, rates, delays.
         seed: of the discriminator's head.
-        wrap: makes a module's backward pass average over workers (DDP); by default nothing.
+        wrap: moves a module to its device, and makes the backward pass average over workers; by default nothing.
         alignment: the loss that `config.clap_weight` weighs.
+        workers: how many share a batch.
+        micro_batch: clips in memory at once (`micro_batches`).
 
     Raises:
         ModelInputError: the base has no feature tap, or a weight of the alignment came without one.
@@ -48,6 +61,8 @@ class ArcTrainer:
         seed: int = 0,
         wrap: Wrap = lambda module: module,
         alignment: Alignment | None = None,
+        workers: int = 1,
+        micro_batch: int | None = None,
     ) -> None:
         if not isinstance(base, FeatureModel):
             raise ModelInputError(
@@ -57,16 +72,16 @@ class ArcTrainer:
             raise ModelInputError(
                 f"arc.clap_weight is {config.clap_weight}, but no alignment was given.", "Give one, or set it to 0."
             )
-        self.config, self._alignment = config, alignment
-        self._teacher = copy.deepcopy(base).requires_grad_(False).eval() if config.ode_warmup.steps else None
+        self.config, self._alignment, self._workers = config, alignment, workers
+        self._micro_batches = micro_batches(config.batch, workers, micro_batch)
+        self._teacher = wrap(copy.deepcopy(base).requires_grad_(False).eval()) if config.ode_warmup.steps else None
         self._trajectories: tuple[int, Trajectories] | None = None
         self.generator = copy.deepcopy(base).requires_grad_(True).train()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.discriminator = Discriminator(base, config.discriminator_depth, config.head)
-        self._device = next(self.generator.parameters()).device
-        self.discriminator.to(self._device)
         self._generator, self._discriminator = wrap(self.generator), wrap(self.discriminator)
+        self._device = next(self.generator.parameters()).device
         self.optimizer_g = adamw(
             self.generator, lr=config.lr_generator, betas=config.betas, weight_decay=config.weight_decay
         )
@@ -96,32 +111,63 @@ class ArcTrainer:
         self._teacher = self._trajectories = None  # its memory is of better use now
         step -= config.ode_warmup.steps
         scale = linear_warmup(step, config.warmup_steps)
-        # The side that does not learn is called unwrapped: its part builds no graph for DDP to wait for.
-        found = discriminator_step(self.generator, self._discriminator, batch_d, draws_d, config)
-        norm = self._update(found, self.discriminator, self.optimizer_d, scale * config.lr_discriminator)
-        metrics = {**found.metrics, "loss": found.loss.detach(), "grad_norm_d": torch.tensor(norm)}
+        metrics = self._teach_discriminator(batch_d, draws_d, scale * config.lr_discriminator)
         if step >= config.generator_delay:
-            with frozen(self.discriminator):  # until after the backward pass, which may recompute its activations
-                found = generator_step(self._generator, self.discriminator, batch_g, draws_g, config, self._alignment)
-                norm = self._update(found, self.generator, self.optimizer_g, scale * config.lr_generator)
+            metrics = self._teach_generator(batch_g, draws_g, scale * config.lr_generator) | metrics
             self.ema.update(config.ode_warmup.steps + step - config.generator_delay + 1)
-            metrics |= {**found.metrics, "grad_norm_g": torch.tensor(norm)}
-        return {name: float(value) for name, value in metrics.items()}
+        return metrics
+
+    # The side that does not learn is called unwrapped: its part builds no graph for DDP to wait for.
+
+    def _teach_discriminator(self, batch: ArcBatch, draws: ArcDraws, rate: float) -> dict[str, float]:
+        divisors, fakes = self._divisors(batch), list[Tensor]()
+
+        def loss(items: slice) -> StepLoss:
+            part, drawn = batch.part(items), draws.part(items)
+            found = discriminator_step(self.generator, self._discriminator, part, drawn, self.config, divisors)
+            fakes.append(found.fake_BCT)
+            return found
+
+        metrics = self._accumulate(loss, batch, self._discriminator, self.optimizer_d)
+        metrics["grad_norm_d"] = self._optimize(self.discriminator, self.optimizer_d, rate)
+        fake_BCT, real = torch.cat(fakes), batch.real
+        metrics["std_ratio"] = float(std_ratio(fake_BCT, real.x0_BCT, real.mask_BT))
+        metrics["variety"] = float(variety(fake_BCT, real.x0_BCT, real.mask_BT))
+        return metrics
+
+    def _teach_generator(self, batch: ArcBatch, draws: ArcDraws, rate: float) -> dict[str, float]:
+        divisors = self._divisors(batch)
+
+        def loss(items: slice) -> StepLoss:
+            part, drawn = batch.part(items), draws.part(items)
+            return generator_step(
+                self._generator, self.discriminator, part, drawn, self.config, self._alignment, divisors
+            )
+
+        with frozen(self.discriminator):  # until after the backward pass, which may recompute its activations
+            metrics = self._accumulate(loss, batch, self._generator, self.optimizer_g)
+        metrics["grad_norm_g"] = self._optimize(self.generator, self.optimizer_g, rate)
+        return metrics
 
     def _warm_up(self, teacher: nn.Module, step: int, batch: ArcBatch, draws: ArcDraws) -> dict[str, float]:
         """A step of the ODE warm-up. Batch and noise stay the same for `refresh` steps, and so do trajectories."""
         config, ode = self.config, self.config.ode_warmup
         number, turn = divmod(step, ode.refresh)
         if self._trajectories is None or self._trajectories[0] != number:
-            self._trajectories = (number, follow(teacher, batch, draws.noise_BCT, ode))
+            made = [follow(teacher, batch.part(p), draws.noise_BCT[p], ode) for p in self._pieces(batch)]
+            self._trajectories = (number, Trajectories.joined(made))
+        found, frames = self._trajectories[1], batch.whole.mask_GT.sum() / self._workers
         # A clip's level s, of no other use here, chooses its first point; the others follow evenly spread.
         first_B, stride = (draws.s_B * ode.sampling_steps).long(), max(1, ode.sampling_steps // ode.refresh)
         point_B = (first_B + turn * stride) % ode.sampling_steps
-        found = warmup_step(self._generator, batch, self._trajectories[1], point_B)
-        norm = self._update(found, self.generator, self.optimizer_g, config.lr_generator)
+
+        def loss(items: slice) -> StepLoss:
+            return warmup_step(self._generator, batch.part(items), found.part(items), point_B[items], frames=frames)
+
+        metrics = self._accumulate(loss, batch, self._generator, self.optimizer_g)
+        metrics["grad_norm_g"] = self._optimize(self.generator, self.optimizer_g, config.lr_generator)
         self.ema.update(step + 1)
-        metrics = found.metrics | {"loss": found.loss.detach(), "grad_norm_g": torch.tensor(norm)}
-        return {name: float(value) for name, value in metrics.items()}
+        return metrics
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """The training state of a checkpoint; the averaged weights are the checkpoint's model itself."""
@@ -146,9 +192,32 @@ class ArcTrainer:
         load_optimizer(self.optimizer_d, _names(self.discriminator), state["opt_d"])
         self.ema.load(averaged)
 
-    def _update(self, found: StepLoss, module: nn.Module, optimizer: torch.optim.Optimizer, rate: float) -> float:
+    def _divisors(self, batch: ArcBatch) -> Divisors:
+        whole = batch.whole
+        return Divisors.of(whole, self.discriminator.weights(whole.mask_GT), self._workers)
+
+    def _pieces(self, batch: ArcBatch) -> Sequence[slice]:
+        return cut(len(batch), self._micro_batches)
+
+    def _accumulate(
+        self,
+        loss: Callable[[slice], StepLoss],
+        batch: ArcBatch,
+        wrapped: nn.Module,
+        optimizer: torch.optim.Optimizer,
+    ) -> dict[str, float]:
+        """Leave the whole batch's gradients on `wrapped`, micro batch by micro batch; returns `loss` and figures."""
         optimizer.zero_grad(set_to_none=True)
-        found.loss.backward()  # type: ignore[no-untyped-call]
+        pieces, total = self._pieces(batch), dict[str, Tensor]()
+        for piece in pieces:
+            with synchronized(wrapped, last=piece is pieces[-1]):
+                found = loss(piece)
+                found.loss.backward()  # type: ignore[no-untyped-call]
+            add(total, {"loss": found.loss.detach(), **found.metrics})
+        return {name: float(value) for name, value in total.items()}
+
+    def _optimize(self, module: nn.Module, optimizer: torch.optim.Optimizer, rate: float) -> float:
+        """Clip and step; returns the gradient's norm before."""
         norm = clip_gradients(module.parameters(), self.config.grad_clip)
         set_rate(optimizer, rate)
         optimizer.step()

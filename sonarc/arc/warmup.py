@@ -6,6 +6,7 @@ Shapes: B clips, C latent channels, T latent frames, N points of a trajectory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,16 @@ class Trajectories:
     t_N: Tensor
     end_BCT: Tensor
 
+    def part(self, items: slice) -> Trajectories:
+        """Those of some of the clips."""
+        return Trajectories(self.x_NBCT[:, items], self.t_N, self.end_BCT[items])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Trajectories]) -> Trajectories:
+        """The parts as one again."""
+        x_NBCT = torch.cat([part.x_NBCT for part in parts], dim=1)
+        return cls(x_NBCT, parts[0].t_N, torch.cat([part.end_BCT for part in parts]))
+
 
 @torch.no_grad()
 def follow(teacher: nn.Module, batch: ArcBatch, noise_BCT: Tensor, config: OdeWarmupConfig) -> Trajectories:
@@ -56,7 +67,9 @@ def follow(teacher: nn.Module, batch: ArcBatch, noise_BCT: Tensor, config: OdeWa
     return Trajectories(torch.stack(points), t_N[:-1], end_BCT)
 
 
-def warmup_step(generator: nn.Module, batch: ArcBatch, found: Trajectories, point_B: Tensor) -> StepLoss:
+def warmup_step(
+    generator: nn.Module, batch: ArcBatch, found: Trajectories, point_B: Tensor, *, frames: Tensor | None = None
+) -> StepLoss:
     """`‖x̂0(x_t) - x_end‖²` over true frames, from one point of each clip's trajectory.
 
     Args:
@@ -64,10 +77,12 @@ def warmup_step(generator: nn.Module, batch: ArcBatch, found: Trajectories, poin
         batch: the batch the trajectories were made for.
         found: the trajectories.
         point_B: which of its N points each clip starts from.
+        frames: see `velocity_loss`.
     """
     x_BCT = found.x_NBCT[point_B, torch.arange(len(point_B), device=point_B.device)]
     t_B = found.t_N[point_B]
     with autocast(x_BCT.device):
         v_BCT = generator(x_BCT, t_B, batch.real.cond, mask_BT=batch.real.mask_BT)
-    loss = velocity_loss(clean_estimate(x_BCT, t_B, v_BCT.float()), found.end_BCT, batch.real.mask_BT)
-    return StepLoss(loss, {"loss_ode": loss.detach()})
+    clean_BCT = clean_estimate(x_BCT, t_B, v_BCT.float())
+    loss = velocity_loss(clean_BCT, found.end_BCT, batch.real.mask_BT, frames=frames)
+    return StepLoss(loss, {"loss_ode": loss.detach()}, clean_BCT.detach())

@@ -13,12 +13,14 @@ from sonarc.checkpoint.folder import (
     save_checkpoint,
     sections,
 )
+from sonarc.checkpoint.sharded import gathered
 from sonarc.checkpoint.state import load_optimizer, load_tensors, optimizer_tensors, pack_rng, restore_rng
 
 __all__ = [
     "Checkpoint",
     "ModelSections",
     "claim_attempt",
+    "gathered",
     "load_checkpoint",
     "load_dit",
     "load_optimizer",

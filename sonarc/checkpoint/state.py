@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from sonarc.checkpoint.sharded import cut_like
 from sonarc.contracts.errors import CheckpointError
 
 RNG_KEY = "torch"
@@ -30,7 +31,7 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str 
         raise CheckpointError(
             f"The weights do not fit the {what}: {'; '.join(problems)}.", "Load them with the configuration they had."
         )
-    module.load_state_dict(dict(tensors), strict=True)
+    module.load_state_dict({name: cut_like(tensors[name], value) for name, value in own.items()}, strict=True)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Iterable[str]) -> dict[str, Tensor]:
@@ -57,13 +58,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, names: Iterable[str], tenso
         CheckpointError: state of parameters the optimizer does not have.
     """
     named = list(names)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     position = {name: index for index, name in enumerate(named)}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, slot = key.rpartition("/")
         if name not in position:
             raise CheckpointError(f"The optimizer state holds {name!r}, which is no parameter here.", "Start afresh.")
-        state.setdefault(position[name], {})[slot] = value
+        parameter = parameters[position[name]]
+        state.setdefault(position[name], {})[slot] = cut_like(value, parameter) if value.ndim else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

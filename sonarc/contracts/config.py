@@ -573,8 +573,12 @@ class ServeConfig(Section):
 class ComputeConfig(Section):
     """What the work runs on. It never enters a stage's key."""
 
-    workers: Positive = 1
-    """Training workers (DDP over gloo on CPUs, nccl on GPUs)."""
+    workers: Positive | tuple[Positive, Positive] = 1
+    """Training workers (DDP over gloo on CPUs, nccl on GPUs); two numbers: from so many to so many, as room allows."""
+    resize_seconds: PositiveFloat = 60.0
+    """How often a range of workers is fitted to the room there is, seconds."""
+    collective_seconds: Positive = 600
+    """Workers that wait longer for each other than this, seconds, give up; a lost machine is noticed sooner by Ray."""
     threads: Positive = 2
     """CPU threads of each training worker."""
     logical_cpus: Positive = 8
@@ -583,8 +587,14 @@ class ComputeConfig(Section):
     """Parallel data tasks."""
     gpu: bool = False
     """One GPU a training worker."""
+    sharded: bool = False
+    """Weights, gradients and optimizer state sharded over the training workers (FSDP2), for models too large for one;
+    by default each worker holds all of them."""
     recompute: bool = False
     """Activation checkpointing: recompute each block in the backward pass. Less memory, a third more work."""
+    micro_batch: Positive | None = None
+    """Clips that a training worker holds in memory at once: gradients accumulate over its part of a batch. None: all
+    of the part at once."""
     max_failures: Annotated[int, Field(ge=0)] = 1
     """Restarts of a failed training job."""
     trial_cpus: PositiveFloat | None = None
@@ -596,6 +606,18 @@ class ComputeConfig(Section):
     and tried once more."""
     tune_patience: PositiveFloat = 300.0
     """Seconds for which a search waits for a storage that went away."""
+
+    @property
+    def most_workers(self) -> int:
+        """The largest number of training workers."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @field_validator("workers")
+    @classmethod
+    def _range(cls, value: int | tuple[int, int]) -> int | tuple[int, int]:
+        if isinstance(value, tuple) and value[0] > value[1]:
+            raise ValueError(f"from {value[0]} to {value[1]} workers is no range")
+        return value
 
 
 class SonarcConfig(Section):

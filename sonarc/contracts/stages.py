@@ -25,6 +25,7 @@ class StageSpec:
 
 
 _MODEL = ("sonarc.dit", "sonarc.text", "sonarc.flow", "sonarc.training", "sonarc.data", "sonarc.checkpoint")
+_TRAINING = ("ray_jobs.training", "ray_jobs.worker")
 _CODEC = ("sonarc.assets.codec-v2", "sonarc.codec")
 _SCORING = ("sonarc.samplers", "sonarc.runtime", "sonarc.metrics", "sonarc.assets.clap-v1", *_CODEC)
 
@@ -42,7 +43,9 @@ STAGES: dict[str, StageSpec] = {
         ("ingest",), ("audio", "evaluate.reference", "evaluate.embedders"), ("sonarc.metrics", "ray_jobs.reference")
     ),
     "pretrain": StageSpec(
-        ("encode",), ("audio", "text", "dit", "pretrain"), (*_MODEL, "ray_jobs.pretrain", "ray_jobs.training")
+        ("encode",),
+        ("audio", "text", "dit", "pretrain"),
+        (*_MODEL, "ray_jobs.pretrain", *_TRAINING),
     ),
     "tune": StageSpec(
         ("ingest", "encode", "reference", "pretrain"),
@@ -52,7 +55,7 @@ STAGES: dict[str, StageSpec] = {
     "posttrain": StageSpec(
         ("encode", "pretrain", "tune"),
         ("audio", "arc"),
-        (*_MODEL, "sonarc.arc", "ray_jobs.posttrain", "ray_jobs.training"),
+        (*_MODEL, "sonarc.arc", "ray_jobs.posttrain", *_TRAINING),
     ),
     "evaluate": StageSpec(
         ("ingest", "encode", "reference", "pretrain", "posttrain"),

@@ -107,6 +107,10 @@ class DiT(nn.Module):
             )
         return self._states(x_BCT, t_B, cond, mask_BT, depth)[0]
 
+    def tokens(self, frames: int, *, depth: int) -> int:
+        """Tokens N of clips of so many latent frames, after any depth."""
+        return frames // self.config.patch
+
     @property
     def feature_width(self) -> int:
         """Width D of the token states that `features` gives."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from sonarc.checkpoint.sharded import cut_like, is_sharded
 from sonarc.contracts.errors import CheckpointError
 
 
@@ -28,8 +29,8 @@ class EMA:
     def update(self, updates: int) -> None:
         """Follow the weights after update number `updates` (from 1)."""
         decay = min(self._decay, (1 + updates) / (10 + updates))
-        averages = list(self._averages.values())
-        parameters = [parameter.detach() for parameter in self._module.parameters()]
+        averages = [_own(average) for average in self._averages.values()]
+        parameters = [_own(parameter.detach()) for parameter in self._module.parameters()]
         torch._foreach_lerp_(averages, parameters, 1 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -45,4 +46,9 @@ class EMA:
         for name, average in self._averages.items():
             if name not in tensors or tensors[name].shape != average.shape:
                 raise CheckpointError(f"The averaged weights do not fit the model at {name!r}.", "Start afresh.")
-            average.copy_(tensors[name])
+            average.copy_(cut_like(tensors[name], average))
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """This worker's part of a tensor."""
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]

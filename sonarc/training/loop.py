@@ -22,7 +22,7 @@ class PretrainJob:
     """What the workers are told.
 
     Attributes:
-        config: its sections audio, text, dit and pretrain, and `compute.recompute`.
+        config: its sections audio, text, dit and pretrain; of compute what shapes a worker's memory.
         lineage: hashes of dataset, latents and codec.
     """
 
@@ -45,8 +45,14 @@ def pretrain(worker: TrainingWorker, job: PretrainJob) -> None:
     latents = load_latents(job.latents_uri, job.dataset_uri, "train")
     batches = PretrainBatches(latents, encoder, config.pretrain, config.dit.patch)
     torch.manual_seed(config.pretrain.seed)
-    model = DiT(config.dit, encoder.width, recompute=config.compute.recompute).to(worker.device)
-    trainer = Pretrainer(model, config.pretrain, wrap=worker.wrap, workers=worker.workers)
+    model = DiT(config.dit, encoder.width, recompute=config.compute.recompute)
+    trainer = Pretrainer(
+        model,
+        config.pretrain,
+        wrap=worker.wrap,
+        workers=worker.workers,
+        micro_batch=config.compute.micro_batch,
+    )
     start = 0
     if (saved := worker.resume(shaping)) is not None:
         trainer.load(saved.model, saved.state)
@@ -55,7 +61,7 @@ def pretrain(worker: TrainingWorker, job: PretrainJob) -> None:
     for step in range(start, steps):
         metrics = trainer.update(step, batches.at(step, part))
         worker.report(step + 1, steps, metrics)
-        if (step + 1) % config.pretrain.checkpoint_every == 0 or step + 1 == steps:
+        if worker.due(step + 1, steps, config.pretrain.checkpoint_every):
             worker.save(
                 kind="base",
                 step=step + 1,
@@ -66,4 +72,6 @@ def pretrain(worker: TrainingWorker, job: PretrainJob) -> None:
                 config_sha256=shaping,
                 lineage={**job.lineage, "text_encoder": f"{encoder.name}:{encoder.sha256}"},
             )
+        if worker.leaving:
+            break
     worker.finish()

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from sonarc.checkpoint.sharded import is_sharded
 from sonarc.contracts.errors import SonarcError
 
 
@@ -47,7 +48,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> float:
     Raises:
         DivergedError: the norm is not finite; the optimizer must not step.
     """
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, largest, foreach=True))
+    found = torch.nn.utils.clip_grad_norm_(parameters, largest, foreach=True)
+    norm = float(found.full_tensor() if is_sharded(found) else found)  # type: ignore[attr-defined]
     if not math.isfinite(norm):
         raise DivergedError(f"The gradient's norm is {norm}.", "Lower the learning rate, or check the latents.")
     return norm

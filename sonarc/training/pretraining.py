@@ -20,6 +20,7 @@ from sonarc.dit.conditioning import Conditioning
 from sonarc.flow import interpolate, sample_noise_levels, velocity_loss, velocity_target
 from sonarc.text import TextEncoder
 from sonarc.text.encoder import REMEMBERED
+from sonarc.training.accumulation import cut, micro_batches, synchronized
 from sonarc.training.batch import LatentBatch, frame_mask
 from sonarc.training.draws import step_generator
 from sonarc.training.ema import EMA
@@ -88,6 +89,10 @@ class PretrainStep:
     draws: StepDraws
     frames: int
 
+    def part(self, items: slice) -> PretrainStep:
+        """Some of its clips, of the same whole batch."""
+        return PretrainStep(self.batch[items], self.draws.part(items), self.frames)
+
 
 class PretrainBatches:
     """The batches of a training, each a pure function of (seed, step).
@@ -141,17 +146,25 @@ class Pretrainer:
     """The model with its optimizer and moving average: the state that a checkpoint holds.
 
     Args:
-        model: the velocity model, on its device.
+        model: the velocity model.
         config: rates, clipping, moving average.
-        wrap: makes the backward pass average over workers (DDP); by default nothing.
+        wrap: moves it to its device, and makes the backward pass average over workers; by default nothing.
         workers: how many share a batch.
+        micro_batch: clips in memory at once (`micro_batches`).
     """
 
     def __init__(
-        self, model: nn.Module, config: PretrainConfig, *, wrap: Wrap = lambda module: module, workers: int = 1
+        self,
+        model: nn.Module,
+        config: PretrainConfig,
+        *,
+        wrap: Wrap = lambda module: module,
+        workers: int = 1,
+        micro_batch: int | None = None,
     ) -> None:
         self.model, self.config = model, config
         self._wrapped, self._workers = wrap(model), workers
+        self._micro_batches = micro_batches(config.batch, workers, micro_batch)
         self._names = [name for name, _ in model.named_parameters()]
         self.optimizer = adamw(model, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
         self.ema = EMA(model, config.ema)
@@ -168,19 +181,29 @@ class Pretrainer:
         """
         config = self.config
         rate = config.lr * cosine(step, config.steps, config.warmup_steps)
-        loss = pretrain_loss(
-            self._wrapped,
-            given.batch.to(self._device),
-            given.draws.to(self._device),
-            frames=given.frames / self._workers,
-        )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._backward(given)
         norm = clip_gradients(self.model.parameters(), config.grad_clip)
         set_rate(self.optimizer, rate)
         self.optimizer.step()
         self.ema.update(step + 1)
-        return {"loss": float(loss.detach()), "grad_norm": norm, "lr": rate}
+        return {"loss": loss, "grad_norm": norm, "lr": rate}
+
+    def _backward(self, given: PretrainStep) -> float:
+        """Leave the whole batch's gradients, micro batch by micro batch; returns this worker's share of the loss."""
+        total, pieces = 0.0, cut(len(given.batch), self._micro_batches)
+        for piece in pieces:
+            micro = given.part(piece)
+            with synchronized(self._wrapped, last=piece is pieces[-1]):
+                loss = pretrain_loss(
+                    self._wrapped,
+                    micro.batch.to(self._device),
+                    micro.draws.to(self._device),
+                    frames=given.frames / self._workers,
+                )
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        return total
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """The training state of a checkpoint; the averaged weights are the checkpoint's model itself."""

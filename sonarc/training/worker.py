@@ -1,6 +1,6 @@
 """What a training loop asks of whoever runs it: its part of a batch, a place for checkpoints, ears for its figures.
 
-`ray_jobs.training.Worker` is one of many over Ray; `LocalWorker` is the only one, in this process.
+`ray_jobs.worker.Worker` is one of many over Ray; `LocalWorker` is the only one, in this process.
 """
 
 from __future__ import annotations
@@ -34,10 +34,17 @@ class TrainingWorker(Protocol):
         """Its part of a batch."""
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """`module` with gradients averaged over workers."""
+        """`module`, moved to the device in place, with gradients averaged over workers."""
 
     def report(self, step: int, total: int, metrics: Mapping[str, float], message: str = "") -> None:
         """Take note of a step; every worker calls it after every step."""
+
+    def due(self, step: int, total: int, every: int) -> bool:
+        """Whether a checkpoint is due after a step; every worker asks after every step, and hears the same."""
+
+    @property
+    def leaving(self) -> bool:
+        """Whether to end after this step, saved, though it is not the last."""
 
     def resume(self, config_sha256: str) -> Checkpoint | None:
         """The checkpoint to go on from; None to start afresh."""
@@ -54,7 +61,8 @@ class TrainingWorker(Protocol):
         config_sha256: str,
         lineage: Mapping[str, str],
     ) -> None:
-        """Begin to write a checkpoint; old ones are dropped once it is whole."""
+        """Begin to write a checkpoint; old ones are dropped once it is whole. Every worker calls it: tensors may be
+        sharded over them."""
 
     def finish(self) -> None:
         """Wait for the last checkpoint: a loop's last act."""
@@ -100,6 +108,15 @@ class LocalWorker:
     def report(self, step: int, total: int, metrics: Mapping[str, float], message: str = "") -> None:
         """Pass the figures on."""
         self.heard(step, total, metrics)
+
+    def due(self, step: int, total: int, every: int) -> bool:
+        """Every so many steps and after the last."""
+        return step % every == 0 or step == total
+
+    @property
+    def leaving(self) -> bool:
+        """Never."""
+        return False
 
     def resume(self, config_sha256: str) -> Checkpoint | None:
         """See `TrainingWorker`.
