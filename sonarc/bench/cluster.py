@@ -23,7 +23,7 @@ from sonarc.contracts.progress import read_progress
 from sonarc.contracts.result import StageRequest, StageResult, read_result
 
 PATIENCE = 180.0
-ATTEMPTS = 3
+START_PATIENCE, ATTEMPTS = 420.0, 3
 OBJECT_STORE_BYTES = 256 << 20
 
 
@@ -48,7 +48,7 @@ class Cluster:
         """Start the head; once it has been killed, another."""
         for _ in range(ATTEMPTS):
             self._start()
-            until(lambda: self._up() or self._ended(), "the head to start")
+            until(lambda: self._up() or self._ended(), "the head to start", START_PATIENCE)
             if self._up():
                 return
             self.stop()  # Ray gives its own parts 30 s to come up; on a busy machine that can be too little

@@ -123,9 +123,11 @@ class Seen:
         near: list[list[int]] = [[] for _ in last]
         start = 0
         for block in self._coarse:
-            for n, m in zip(*np.nonzero(turned @ block.T <= most), strict=True):
-                if start + m < first + n:
-                    near[n].append(int(start + m))
+            apart = turned @ block.T
+            if apart.min() <= most:  # else, as nearly always, there is none to look for
+                for n, m in zip(*np.nonzero(apart <= most), strict=True):
+                    if start + m < first + n:
+                        near[n].append(int(start + m))
             start += len(block)
         return near
 
