@@ -12,7 +12,7 @@ ARGS ?=
 # constraints.txt is the whole resolved set, so nothing is left to resolve; bytecode is made when first imported.
 PIP := --quiet --no-deps --no-compile
 
-.PHONY: help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve bench-serve
+.PHONY: help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve bench-serve bench-data bench-scale
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,13 @@ bench-codec: install  ## what the codec keeps of held-out clips, into bench/code
 
 bench-serve: install  ## the endpoint against the bare model, in a crowd, a switch and a crash, into bench/serve.json; 20 minutes
 	$(BIN)/python -m serving.bench $(ARGS)
+
+bench-data: install  ## ingest against its limit and lhotse, its memory, and the loader, into bench/data.json
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
+	$(BIN)/python -m sonarc.bench data
+
+bench-scale: install  ## what Ray Train, a second worker and a kill cost, into bench/scale.json
+	$(BIN)/python -m sonarc.bench scale
 
 study: install  ## base, ARC and its ablations trained and scored alike, into docs/study.*; hours, resumable
 	$(BIN)/sonarc study --out docs $(ARGS)

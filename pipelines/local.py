@@ -18,11 +18,12 @@ from pathlib import Path
 
 from components.launch import StageFailed, StageRecord
 from pipelines.bars import Bars
-from pipelines.local_ray import LocalRay, end_tree, local_ray
+from pipelines.local_ray import LocalRay, local_ray
 from serving import control
 from sonarc.contracts import store
 from sonarc.contracts.config import SonarcConfig
 from sonarc.contracts.errors import GateRefused, SonarcError, StageError
+from sonarc.contracts.processes import end_tree
 from sonarc.contracts.result import StageFailure, Stopwatch
 from sonarc.contracts.stages import STAGES
 from sonarc.report.html import write_report

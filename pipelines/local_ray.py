@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,23 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from sonarc.contracts.errors import StageError
+from sonarc.contracts.processes import end_tree, free_port, private_env
 
 START_SECONDS = 180.0
-STOP_SECONDS = 10.0
 ATTEMPTS = 3
 OBJECT_STORE_BYTES = 2 << 30
-QUIET = {
-    # Workers do the work here; at Ray's niceness of 15 everything else on the machine comes first.
-    "RAY_worker_niceness": "0",
-    # Ray watches itself every few seconds. On two cores that takes a seventh of one from the training.
-    "RAY_enable_metrics_collection": "0",
-    "REPORTER_UPDATE_INTERVAL_MS": "30000",
-    "LOG_NAME_UPDATE_INTERVAL_S": "5",
-}
-"""Settings of a head that shares a small machine with its work."""
 
 
 @dataclass(frozen=True)
@@ -48,26 +34,6 @@ class LocalRay:
 
     address: str
     env: dict[str, str]
-
-
-def free_port() -> int:
-    """A TCP port free on loopback just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def private_env() -> dict[str, str]:
-    """What a head on loopback, and whoever is to be let in, need in their environment: a token of their own."""
-    return {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_DISABLE_IMPORT_WARNING": "1",
-        # Ray puts the host's own address in place of a loopback one unless told that no cluster is meant.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        **QUIET,
-    }
 
 
 @contextlib.contextmanager
@@ -144,30 +110,3 @@ def _wait_until_up(address: str, token: str, head: subprocess.Popen[bytes], log:
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
     raise StageError(f"The local Ray did not come up within {START_SECONDS:.0f} s.", f"Its log: {log}")
-
-
-def end_tree(pid: int) -> None:
-    """End a process and all it started, in its session too: politely, then by force."""
-    members = _tree(pid)
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        for member in members:
-            with contextlib.suppress(psutil.Error):
-                member.send_signal(sent)
-        _, members = psutil.wait_procs(members, timeout=STOP_SECONDS)
-        members = [*members, *_tree(pid)]
-        if not members:
-            return
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    """The process, its descendants, and what is left of the session it leads."""
-    found: dict[int, psutil.Process] = {}
-    with contextlib.suppress(psutil.Error):
-        leader = psutil.Process(pid)
-        for member in [leader, *leader.children(recursive=True)]:
-            found[member.pid] = member
-    for member in psutil.process_iter():
-        with contextlib.suppress(OSError, psutil.Error):
-            if os.getsid(member.pid) == pid:
-                found[member.pid] = member
-    return [member for member in found.values() if member.status() != psutil.STATUS_ZOMBIE]

@@ -56,7 +56,7 @@ DECODE_SECONDS = 120.0
 """A file that takes longer to decode and condition is refused."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a clip's FLAC waits until its shard is written."""
 

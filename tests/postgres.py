@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 
-from pipelines.local_ray import free_port
+from sonarc.contracts.processes import free_port
 
 PATIENCE = 30.0
 USER, DATABASE = "sonarc", "tune"

@@ -1,13 +1,8 @@
-"""A real S3 server on loopback, and a proxy before it that misbehaves as told."""
+"""A proxy before the S3 server of `sonarc.bench.s3_server` that misbehaves as told."""
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,78 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
-BUCKET = "sonarc"
+from sonarc.bench.s3_server import S3, s3_server
+
+__all__ = ["S3", "Fault", "Proxy", "fault_proxy", "reset", "s3_server", "slow", "slow_down"]
 PATIENCE = 20.0
-
-
-@dataclass(frozen=True)
-class S3:
-    """A server, with what a client's environment has to say to reach it.
-
-    Attributes:
-        folder: where its buckets lie on disk.
-    """
-
-    endpoint: str
-    key: str
-    secret: str
-    folder: Path
-
-    @property
-    def uri(self) -> str:
-        """The bucket."""
-        return f"s3://{BUCKET}"
-
-    def environment(self, endpoint: str = "") -> dict[str, str]:
-        """The standard variables; `endpoint` is that of a proxy before it."""
-        return {
-            "AWS_ACCESS_KEY_ID": self.key,
-            "AWS_SECRET_ACCESS_KEY": self.secret,
-            "AWS_ENDPOINT_URL": endpoint or self.endpoint,
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-@contextmanager
-def s3_server(folder: Path) -> Iterator[S3]:
-    """rclone's S3 server over a folder, with one bucket and keys of its own."""
-    (folder / BUCKET).mkdir(parents=True)
-    program = shutil.which("rclone", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    assert program, "rclone is missing; it comes with `make install`"
-    port, key, secret = free_port(), "K" + secrets.token_hex(8), secrets.token_hex(16)
-    command = [program, "serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}", "--auth-key", f"{key},{secret}"]
-    environment = {**os.environ, "RCLONE_CONFIG": os.devnull}
-    with (folder.parent / "rclone.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        try:
-            _wait(port, server)
-            yield S3(f"http://127.0.0.1:{port}", key, secret, folder)
-        finally:
-            server.terminate()
-            server.wait(10)
-
-
-def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until and server.poll() is None:
-        with socket.socket() as attempt:
-            if attempt.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError("rclone's S3 server did not start")
-
 
 Fault = Callable[[BaseHTTPRequestHandler], bool]
 """Does its mischief to a request, and returns whether that was the answer."""

@@ -173,7 +173,9 @@ def _levelled(
     ceiling = 10 ** (peak_dbfs / 20) / peak
     # Measured at full scale, so that the gate of −70 LUFS does not swallow a quiet recording.
     missing = max(0, math.ceil(_GATE_SECONDS * rate) - audio_AS.shape[1])
-    block_SA = np.pad(audio_AS.T.astype(np.float64) / peak, ((0, missing), (0, 0)))
+    block_SA = audio_AS.T.astype(np.float64) / peak
+    if missing:
+        block_SA = np.pad(block_SA, ((0, missing), (0, 0)))
     measured = max(float(_meter(rate).integrated_loudness(block_SA)), _GATE_LUFS)
     loudness = measured + 20 * math.log10(peak)
     gain = min(10 ** ((lufs - loudness) / 20), ceiling)

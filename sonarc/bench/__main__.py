@@ -54,11 +54,25 @@ def _codec(subject: Subject) -> BenchSheet:
     return measure(subject.dataset or _last(subject.runs, "ingest", "dataset"), subject.codec)
 
 
+def _data(_: Subject) -> BenchSheet:
+    from sonarc.bench.data import measure
+
+    return measure()
+
+
+def _scale(_: Subject) -> BenchSheet:
+    from sonarc.bench.scale import measure
+
+    return measure()
+
+
 TARGETS: dict[str, Callable[[Subject], BenchSheet]] = {
     "pipeline": _pipeline,
     "inference": _inference,
     "train": _train,
     "codec": _codec,
+    "data": _data,
+    "scale": _scale,
 }
 """Name → what measures it."""
 

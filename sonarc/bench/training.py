@@ -10,16 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sonarc.bench.inference import count_operations, matmul_rate
+from sonarc.bench.own_process import in_own_process
 from sonarc.bench.sheet import BenchRow, BenchSheet, measured
 from sonarc.contracts.config import ArcConfig, DiTConfig, PretrainConfig
-from sonarc.contracts.errors import StageError
 from sonarc.contracts.machine import this_machine
 from sonarc.contracts.result import recorded_versions
 
@@ -57,7 +55,7 @@ def measure() -> BenchSheet:
     rows: list[BenchRow] = []
     for name in SIZES:
         for work in WORK:
-            found = _in_own_process(work, name)
+            found = in_own_process("sonarc.bench.training", work, name)
             rows.append(
                 measured(
                     f"{work}_samples_per_s.{name}",
@@ -76,22 +74,6 @@ def measure() -> BenchSheet:
         command="make bench-train",
         rows=tuple(rows),
     )
-
-
-def _in_own_process(work: str, size: str) -> dict[str, Any]:
-    """What `main` prints, from a fresh interpreter.
-
-    Raises:
-        StageError: it failed; the message ends with its last line.
-    """
-    done = subprocess.run(
-        [sys.executable, "-m", "sonarc.bench.training", work, size], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise StageError(f"The benchmark of {work} at size {size} failed: {last}", "Is there enough memory?")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 def pretrain_steps(size: Size) -> tuple[list[float], int, int]:

@@ -107,8 +107,12 @@ class Parent:
     def sounds(self, threshold: float) -> Seen:
         """The files it took, by how they sound."""
         seen = Seen(threshold)
-        for (source, path), file in self.inputs.items():
-            seen.add(f"{source}/{path}", file.seconds, np.frombuffer(file.fingerprint, np.float16))
+        seen.add(
+            [
+                (f"{source}/{path}", file.seconds, np.frombuffer(file.fingerprint, np.float16))
+                for (source, path), file in self.inputs.items()
+            ]
+        )
         return seen
 
     def copy_shards(self, uri: str) -> None:

@@ -49,7 +49,7 @@ STEREO_DB = -40.0
 """A clip counts as true stereo when its side energy is above this share of its energy, dB."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ClipRow:
     """What the index says of a clip before it has a place in a shard, and whether it is true stereo."""
 
@@ -85,7 +85,7 @@ class EncodedClip:
     fingerprint: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """A file whose clips are in the dataset.
 

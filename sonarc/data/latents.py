@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from sonarc.contracts import store
@@ -112,18 +113,17 @@ def load_latents(latents_uri: str, dataset_uri: str, split: Split, *, encoder_sh
     """
     manifest = read_latents(latents_uri)
     check_bound(manifest, latents_uri, read_dataset(dataset_uri).sha256(), encoder_sha256)
-    rows = read_index(dataset_uri, split).to_pylist()
-    latents_NCT = _mapped(manifest, latents_uri, split, [row["key"] for row in rows])
-    frames_N = np.array([-(-row["frames"] // manifest.hop) for row in rows], np.int64)
+    index = read_index(dataset_uri, split)
+    keys = index["key"].to_pylist()
     return LatentSet(
-        latents_NCT=latents_NCT,
-        frames_N=frames_N,
-        seconds_N=np.array([row["seconds"] for row in rows], np.float32),
-        captions=[row["captions"] for row in rows],
-        concepts=[row["concept"] for row in rows],
-        groups=[row["group"] for row in rows],
-        keys=[row["key"] for row in rows],
-        weights_N=np.array([row["weight"] for row in rows], np.float64),
+        latents_NCT=_mapped(manifest, latents_uri, split, keys),
+        frames_N=-(-index["frames"].to_numpy() // manifest.hop),
+        seconds_N=index["seconds"].to_numpy().astype(np.float32),
+        captions=index["captions"].to_pylist(),
+        concepts=index["concept"].to_pylist(),
+        groups=index["group"].to_pylist(),
+        keys=keys,
+        weights_N=index["weight"].to_numpy(),
         hop=manifest.hop,
     )
 
@@ -137,21 +137,24 @@ def _mapped(manifest: LatentsManifest, uri: str, split: Split, keys: Sequence[st
     shape = (len(keys), manifest.channels, manifest.frames)
     folder = store.cache_root() / "latents"
     path = folder / f"{sha256_json([manifest.sha256(), split, list(keys)])[:32]}.f16"
-    if not path.is_file() or path.stat().st_size != 2 * math.prod(shape):
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-        try:
-            _gather(manifest, uri, split, keys, temporary, shape)
-            temporary.replace(path)
-        except OSError as error:
-            raise StoreError(
-                f"The latents' {2 * math.prod(shape) / 1e6:,.0f} MB could not be kept in {folder}: {error}.",
-                "Free some space, or set SONARC_CACHE to a folder that has it.",
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        _tidy(folder)
-    os.utime(path)
+    locks = store.cache_root() / "locks"
+    for needed in (folder, locks):
+        needed.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"{path.name}.lock"):  # a machine's workers start together: one gathers, the others wait
+        if not path.is_file() or path.stat().st_size != 2 * math.prod(shape):
+            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+            try:
+                _gather(manifest, uri, split, keys, temporary, shape)
+                temporary.replace(path)
+            except OSError as error:
+                raise StoreError(
+                    f"The latents' {2 * math.prod(shape) / 1e6:,.0f} MB could not be kept in {folder}: {error}.",
+                    "Free some space, or set SONARC_CACHE to a folder that has it.",
+                ) from error
+            finally:
+                temporary.unlink(missing_ok=True)
+            _tidy(folder)
+        os.utime(path)
     return np.memmap(path, "<f2", "r", shape=shape) if keys else np.zeros(shape, np.float16)
 
 

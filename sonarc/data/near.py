@@ -22,8 +22,13 @@ FLOOR = 1e-4
 """Energy, against the mean, below which a band counts as empty: encoders differ there."""
 WIDTH = 2 * STRETCHES * BANDS
 LENGTH_TOLERANCE = 0.02
+COARSE_STRETCHES, COARSE_BANDS = 4, 8
 TOGETHER = 512
+ROUNDING = 1e-3
+"""How far from 1 the square of a fingerprint's length may be in half precision."""
 Fingerprint = NDArray[np.float16]
+Sound = tuple[str, float, Fingerprint]
+"""A file's name, length in seconds, and fingerprint."""
 
 
 def fingerprint(audio_AS: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
@@ -56,56 +61,86 @@ def of_file(clips: Sequence[NDArray[np.float32]]) -> Fingerprint:
     return np.concatenate([clips[0], clips[-1]]).astype(np.float16) * np.float16(np.sqrt(0.5))
 
 
+@cache
+def _directions() -> NDArray[np.float32]:
+    """Orthonormal directions `(WIDTH, D)` in which files differ most: slow waves over the bands and the stretches."""
+    stretch, band = (np.arange(STRETCHES) + 0.5) / STRETCHES, (np.arange(BANDS) + 0.5) / BANDS
+    waves = [(s, b) for s in range(COARSE_STRETCHES) for b in range(COARSE_BANDS) if s or b]
+    shapes = [np.outer(np.cos(np.pi * s * stretch), np.cos(np.pi * b * band)) for s, b in waves]
+    whole = np.stack([np.tile(shape.ravel(), 2) for shape in shapes], axis=1)
+    return np.asarray(whole / np.linalg.norm(whole, axis=0), np.float32)
+
+
 @dataclass
 class Seen:
     """Files by how they sound, in the order in which they came.
+
+    Vectors of length 1 whose cosine is c lie √(2 − 2c) apart, and no farther in any few directions: only files that
+    are that near in those are compared in whole.
 
     Attributes:
         threshold: similarity from which a file is a near duplicate of an earlier one.
     """
 
     threshold: float
-    _names: list[str] = field(default_factory=list)
-    _seconds: list[float] = field(default_factory=list)
-    _vectors: list[NDArray[np.float32]] = field(default_factory=list)
+    _files: list[Sound] = field(default_factory=list)
+    _repeats: set[int] = field(default_factory=set)
+    _coarse: list[NDArray[np.float32]] = field(default_factory=list)
+    """Of `TOGETHER` files each: their coordinates p in those directions, as [p, |p|², 1]."""
 
-    def add(self, name: str, seconds: float, vector: Fingerprint) -> None:
-        """A file that is there already."""
-        self._names.append(name)
-        self._seconds.append(seconds)
-        self._vectors.append(vector.astype(np.float32))
+    def add(self, files: Sequence[Sound]) -> None:
+        """Files that are there already."""
+        for start in range(0, len(files), TOGETHER):
+            self._append(files[start : start + TOGETHER])
 
-    def sift(self, files: Sequence[tuple[str, float, Fingerprint]]) -> list[tuple[str, float] | None]:
-        """Of each file (name, seconds, fingerprint) the earlier one it repeats, and how similar they are; None: it is
-        new, and from now on earlier to others.
+    def sift(self, files: Sequence[Sound]) -> list[tuple[str, float] | None]:
+        """Of each file the earlier one it repeats, and how similar they are; None: it is new, and from now on earlier
+        to others.
         """
         found: list[tuple[str, float] | None] = []
         for start in range(0, len(files), TOGETHER):
-            some = files[start : start + TOGETHER]
-            vectors = np.stack([vector.astype(np.float32) for _, _, vector in some])
-            before = np.stack(self._vectors) if self._vectors else np.zeros((0, vectors.shape[1]), np.float32)
-            to_old, to_new = vectors @ before.T, vectors @ vectors.T
-            old_seconds, taken = np.array(self._seconds), list[int]()
-            for n, (_, seconds, _) in enumerate(some):
-                best = self._best(to_old[n], old_seconds, seconds, self._names)
-                mine = [some[m] for m in taken]
-                best = best or self._best(
-                    to_new[n, taken], np.array([s for _, s, _ in mine]), seconds, [m for m, _, _ in mine]
-                )
-                found.append(best)
-                if best is None:
-                    taken.append(n)
-            for n in taken:
-                self.add(*some[n])
+            first = len(self._files)
+            self._append(files[start : start + TOGETHER])
+            for number, near in enumerate(self._near(), first):
+                found.append(self._most_alike(number, near))
+                if found[-1] is not None:
+                    self._repeats.add(number)
         return found
 
-    def _best(
-        self, similarity_N: NDArray[np.float32], seconds_N: NDArray[np.float64], seconds: float, names: Sequence[str]
-    ) -> tuple[str, float] | None:
-        if not len(similarity_N):
+    def _append(self, files: Sequence[Sound]) -> None:
+        self._files += files
+        p_BD = np.stack([vector.astype(np.float32) for _, _, vector in files]) @ _directions()
+        square_B1 = np.square(p_BD).sum(axis=1, keepdims=True)
+        self._coarse.append(np.concatenate([p_BD, square_B1, np.ones_like(square_B1)], axis=1))
+
+    def _near(self) -> list[list[int]]:
+        """Of each of the last files the earlier ones that may be alike."""
+        last = self._coarse[-1]
+        # |p − q|² = −2 p·q + |p|² + |q|², as one product.
+        turned = np.concatenate([-2 * last[:, :-2], last[:, -1:], last[:, -2:-1]], axis=1)
+        most = 2 * ROUNDING + 2 - 2 * self.threshold
+        first = len(self._files) - len(last)
+        near: list[list[int]] = [[] for _ in last]
+        start = 0
+        for block in self._coarse:
+            apart = turned @ block.T
+            if apart.min() <= most:  # else, as nearly always, there is none to look for
+                for n, m in zip(*np.nonzero(apart <= most), strict=True):
+                    if start + m < first + n:
+                        near[n].append(int(start + m))
+            start += len(block)
+        return near
+
+    def _most_alike(self, number: int, near: Sequence[int]) -> tuple[str, float] | None:
+        _, seconds, vector = self._files[number]
+        alike = [
+            n for n in near
+            if n not in self._repeats and abs(self._files[n][1] - seconds) <= LENGTH_TOLERANCE * seconds
+        ]  # fmt: skip
+        if not alike:
             return None
-        alike = np.abs(seconds_N - seconds) <= LENGTH_TOLERANCE * seconds
-        best = int(np.argmax(np.where(alike, similarity_N, -1.0)))
-        if not alike[best] or similarity_N[best] < self.threshold:
-            return None
-        return names[best], float(similarity_N[best])
+        similarity_N = np.stack([self._files[n][2] for n in alike]).astype(np.float32) @ vector.astype(np.float32)
+        best = int(np.argmax(similarity_N))
+        return (
+            (self._files[alike[best]][0], float(similarity_N[best])) if similarity_N[best] >= self.threshold else None
+        )

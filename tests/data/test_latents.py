@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,3 +134,24 @@ def test_a_damaged_shard_is_named_and_nothing_of_it_kept(
     with pytest.raises(DataError, match=shard.name):
         load_latents(latents, dataset, "train")
     assert not list((tmp_path / "cache" / "latents").iterdir())
+
+
+def test_the_workers_of_a_machine_gather_once(
+    encoded: tuple[str, str, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sonarc.data import latents as module
+
+    latents, dataset, _ = encoded
+    gather, calls = module._gather, list[object]()
+
+    def slowly(*args: Any) -> None:
+        calls.append(args)
+        time.sleep(0.3)
+        gather(*args)
+
+    monkeypatch.setattr(module, "_gather", slowly)
+    with ThreadPoolExecutor(3) as workers:
+        found = list(workers.map(lambda _: load_latents(latents, dataset, "train"), range(3)))
+    assert len(calls) == 1
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0].latents_NCT, other.latents_NCT)

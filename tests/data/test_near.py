@@ -11,7 +11,7 @@ import soxr
 from numpy.typing import NDArray
 from sounds import noise
 
-from sonarc.data.near import WIDTH, Seen, fingerprint, of_file
+from sonarc.data.near import BANDS, WIDTH, Seen, fingerprint, of_file
 
 RATE = 44_100
 
@@ -59,7 +59,7 @@ def test_the_first_of_alike_files_stays_and_lengths_count() -> None:
     one, two = (of_file([fingerprint(melody(seed), RATE)] * 2) for seed in (1, 2))
     begins_alike = of_file([fingerprint(melody(1), RATE), fingerprint(melody(3), RATE)])
     seen = Seen(0.998)
-    seen.add("old", 4.0, one)
+    seen.add([("old", 4.0, one)])
 
     files = [
         ("two", 4.0, two),
@@ -74,11 +74,32 @@ def test_the_first_of_alike_files_stays_and_lengths_count() -> None:
     assert found[1] is not None and found[1][1] == pytest.approx(1.0, abs=1e-3)
 
 
-def test_many_files_are_sifted_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    files = [(str(seed), 2.0, of_file([fingerprint(melody(seed % 7), RATE)])) for seed in range(21)]
-    whole = Seen(0.998).sift(files)
-    monkeypatch.setattr("sonarc.data.near.TOGETHER", 4)
-    parts = Seen(0.998).sift(files)
+def test_no_near_duplicate_is_missed_and_few_files_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against every pair, near the threshold: 300 files, each with a copy that is just similar enough or just not."""
+    random = np.random.default_rng(0)
+    firsts = np.cumsum(random.standard_normal((300, WIDTH // BANDS, BANDS)), axis=2).reshape(300, WIDTH)
+    firsts -= firsts.mean(axis=1, keepdims=True)
+    firsts /= np.linalg.norm(firsts, axis=1, keepdims=True)
+    away = random.standard_normal((300, WIDTH))
+    away -= (away * firsts).sum(axis=1, keepdims=True) * firsts
+    away /= np.linalg.norm(away, axis=1, keepdims=True)
+    angle = np.arccos(0.998) * random.uniform(0.8, 1.2, (300, 1))
+    vectors = np.concatenate([firsts, np.cos(angle) * firsts + np.sin(angle) * away]).astype(np.float16)
+    compared = list[int]()
+    stack = np.stack
 
-    names = [hit and hit[0] for hit in whole]
-    assert names == [hit and hit[0] for hit in parts] == [None] * 7 + [str(seed % 7) for seed in range(14)]
+    def counted(arrays: list[NDArray[np.float16]]) -> NDArray[np.float16]:
+        compared.append(len(arrays))
+        return stack(arrays)
+
+    seen = Seen(0.998)
+    monkeypatch.setattr("sonarc.data.near.TOGETHER", 64)
+    monkeypatch.setattr("sonarc.data.near.np.stack", counted)
+    found = seen.sift([(str(n), 2.0, vector) for n, vector in enumerate(vectors)])
+
+    wide = vectors.astype(np.float32)
+    expected = [str(n) if wide[n] @ wide[300 + n] >= 0.998 else None for n in range(300)]
+    assert 50 < expected.count(None) < 250
+    assert [hit and hit[0] for hit in found] == [None] * 300 + expected
+    compared = [count for count in compared if count != 64]
+    assert sum(compared) < 5 * 300, "of 180,000 pairs"

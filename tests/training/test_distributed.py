@@ -15,9 +15,9 @@ from distributed_worker import train
 
 import sonarc.arc.steps
 import sonarc.training.pretraining
-from pipelines.local_ray import free_port
 from sonarc.checkpoint import load_checkpoint
 from sonarc.contracts.checkpoint import newest
+from sonarc.contracts.processes import free_port
 
 HERE = Path(__file__).parents[1]
 OWN = ("std_ratio", "variety", "unmatched")

@@ -8,7 +8,7 @@ import time
 
 import psutil
 
-from pipelines.local_ray import end_tree
+from sonarc.contracts.processes import end_tree
 
 FAMILY = """
 import subprocess, sys, time
@@ -20,7 +20,7 @@ time.sleep(60)
 
 
 def test_a_tree_ends_with_the_child_that_ignores_sigterm(monkeypatch) -> None:
-    monkeypatch.setattr("pipelines.local_ray.STOP_SECONDS", 1.0)
+    monkeypatch.setattr("sonarc.contracts.processes.STOP_SECONDS", 1.0)
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     parent = subprocess.Popen([sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:

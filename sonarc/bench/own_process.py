@@ -1,0 +1,29 @@
+"""A measurement in a fresh interpreter, so that its memory, threads and environment are its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from sonarc.contracts.errors import StageError
+
+
+def in_own_process(module: str, *arguments: str, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The JSON that `python -m <module> <arguments>` prints last.
+
+    Raises:
+        StageError: it failed; the message ends with its last line.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env=os.environ | dict(env or {}), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise StageError(f"The measurement {module} {' '.join(arguments)} failed: {last}", "Is there enough memory?")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
