@@ -42,7 +42,7 @@ from sonarc.contracts.errors import ServingError
 
 log = logging.getLogger(__name__)
 
-READY_SECONDS = 180.0
+READY_SECONDS = 300.0
 END_SECONDS = 30.0
 """Beyond the deadline of what is under way: what a server may take to end."""
 POLL_SECONDS = 0.2
