@@ -83,7 +83,7 @@ def measure(package_uri: str, *, seconds: float, soak_s: float, console: Console
     Raises:
         ServingError: fewer than two cores, or the server did not come up.
     """
-    cores = sorted(os.sched_getaffinity(0))
+    machine, cores = this_machine(), sorted(os.sched_getaffinity(0))  # before this process is pinned
     if len(cores) < 2:
         raise ServingError("The benchmark needs two cores: one for the model.", "Run it on a larger machine.")
     config = ServeConfig(threads=1)
@@ -107,7 +107,7 @@ def measure(package_uri: str, *, seconds: float, soak_s: float, console: Console
         shutil.rmtree(scratch, ignore_errors=True)
     return BenchSheet(
         name="serve",
-        machine=this_machine(),
+        machine=machine,
         versions=recorded_versions(),
         command=f"python -m serving.bench --seconds {seconds:g} --soak {soak_s:g}",
         rows=tuple(figures.rows),
