@@ -12,7 +12,7 @@ ARGS ?=
 # constraints.txt is the whole resolved set, so nothing is left to resolve; bytecode is made when first imported.
 PIP := --quiet --no-deps --no-compile
 
-.PHONY: help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve bench-serve bench-data bench-scale
+.PHONY: help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve test-browser bench-serve bench-data bench-scale
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,12 @@ test-tune: install  ## searches over a real PostgreSQL, whose server or coordina
 
 test-serve: install  ## the endpoint: every answer to made-up requests, and a real server under load, switched and killed
 	$(BIN)/pytest -m "slow or not slow" tests/serving $(ARGS)
+
+test-browser: install  ## the playground in headless Chromium
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+	  || { echo "Chromium is missing. Install Debian's package chromium."; exit 1; }
+	$(BIN)/pytest -m slow -n 0 tests/serving/test_playground.py $(ARGS)
 
 lint: install  ## style
 	$(BIN)/ruff check .

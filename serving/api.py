@@ -29,7 +29,8 @@ GENERATIONS, JOBS = "/v1/audio/generations", "/v1/audio/generations/jobs"
 JOB = f"{JOBS}/{{job_id}}"
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _MAKING = error_responses(400, 401, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504)
-_POLICY = "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; media-src blob:"
+_POLICY = "default-src 'self'; media-src blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_ASSETS = {"playground.css": "text/css", "playground.js": "text/javascript", "sound.js": "text/javascript"}
 
 
 def build_api(service: Service) -> ASGIApp:
@@ -232,8 +233,18 @@ def _add_state(api: FastAPI, service: Service) -> None:
     @api.get("/", include_in_schema=False)
     async def playground() -> Response:
         """The page for people."""
-        page = files("serving").joinpath("static/playground.html").read_text("utf-8")
-        return HTMLResponse(page, headers={"content-security-policy": _POLICY})
+        return HTMLResponse(_static("playground.html"), headers={"content-security-policy": _POLICY})
+
+    @api.get("/assets/{name}", include_in_schema=False)
+    async def asset(name: str) -> Response:
+        """What the page loads; nothing comes from anywhere else."""
+        if name not in _ASSETS:
+            raise HTTPException(404, "Not Found")
+        return Response(_static(name), media_type=_ASSETS[name], headers={"cache-control": "no-cache"})
+
+
+def _static(name: str) -> str:
+    return files("serving").joinpath("static", name).read_text("utf-8")
 
 
 def _described(service: Service, slot: str, loaded: Loaded) -> dict[str, Any]:
