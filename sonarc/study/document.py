@@ -245,8 +245,12 @@ def picture(result: StudyResult) -> bytes:
         _panel(axes, result.rows, column, abscissa)
         axes.set_title(f"{TITLES[column]}, lower is better")
         axes.set_xlabel(label)
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.3g}"))
+        if any(abscissa(row) is not None for row in result.rows if row.steps):
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.3g}"))
+        else:
+            axes.set_xticks([])
+            axes.text(0.5, 0.5, "not yet measured", transform=axes.transAxes, ha="center")
     if result.rows:
         panels.flat[0].legend(fontsize=8)
     buffer = io.BytesIO()

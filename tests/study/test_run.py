@@ -165,6 +165,8 @@ def test_an_unfinished_study_is_written_up_as_such(result: StudyResult) -> None:
     few = result.model_copy(update={"rows": result.rows[:2], "differences": (), "copying": (), "done": False})
     few = few.model_copy(update={"timings": ()})
     assert "not yet measured" in page(few) and "Not yet measured." in page(few) and picture(few)[:4] == b"\x89PNG"
+    untimed = [row.model_copy(update={"seconds": None}) for row in result.rows]
+    assert picture(few.model_copy(update={"rows": tuple(untimed)}))[:4] == b"\x89PNG", "rows come before their seconds"
 
 
 def test_a_damaged_file_and_an_unknown_size_are_refused(tmp_path: Path) -> None:
