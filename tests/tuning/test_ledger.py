@@ -131,6 +131,9 @@ def test_a_killed_coordinator_loses_and_doubles_no_trial(anywhere: str, tmp_path
     ledger = Ledger(place_of(tmp_path), anywhere, searched("tune.trials=4"))
     resumed = ledger.trials()
     ledger.close()
+    assert [trial.number for trial in resumed] == list(range(4))
+    if place_of(tmp_path).shared:
+        return  # the dead trial is missed only after a while, and the next ones are asked without it
     whole = Ledger(place_of(tmp_path), f"{anywhere}-whole", searched("tune.trials=4"))
     assert search(whole, tmp_path) == resumed, "the resumed search asked other questions than an undisturbed one"
     whole.close()
