@@ -136,6 +136,17 @@ def read_bytes(uri: str) -> bytes:
         return bytes(fs.cat_file(path))
 
 
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A temporary sibling of a local file, gone after the block; folders are made."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_bytes(uri: str, data: bytes) -> str:
     """Write one file atomically and return its sha256: readers see all of it or none.
 
@@ -144,17 +155,12 @@ def write_bytes(uri: str, data: bytes) -> str:
     fs, path = filesystem(uri)
     with _explained("write", uri):
         if "file" in _protocols(fs):
-            target = Path(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-            try:
+            with _beside(Path(path)) as temporary:
                 with temporary.open("wb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
+                temporary.replace(path)
         else:
             fs.pipe_file(path, data)
     return sha256_bytes(data)
@@ -169,16 +175,12 @@ def create(uri: str, data: bytes) -> bool:
     fs, path = filesystem(uri)
     with _explained("write", uri):
         if "file" in _protocols(fs):
-            target = Path(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-            try:
+            with _beside(Path(path)) as temporary:
                 temporary.write_bytes(data)
-                os.link(temporary, target)
-            except FileExistsError:
-                return False
-            finally:
-                temporary.unlink(missing_ok=True)
+                try:
+                    os.link(temporary, path)
+                except FileExistsError:
+                    return False
             return True
         if fs.exists(path):
             return False
@@ -246,13 +248,9 @@ def upload(local: Path, uri: str) -> None:
             fs, path = filesystem(uri)
             fs.put_file(str(local), path)
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-        try:
+        with _beside(target) as temporary:
             shutil.copyfile(local, temporary)
             temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def fetch_folder(uri: str, into: Path) -> Path:

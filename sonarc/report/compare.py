@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sonarc.contracts import store
 from sonarc.contracts.errors import DataError
 from sonarc.contracts.scores import Score, best
 from sonarc.report.compare_figure import quality_speed_figure
-from sonarc.report.html import TEMPLATES, Player
+from sonarc.report.html import Player, templates
 from sonarc.report.samples import Sample, read_samples, variant_label
 from sonarc.report.spectrogram import HEIGHT, WIDTH, audio_uri, read_audio, spectrogram_uri
 from sonarc.report.summary import SANITY, RunSummary
-from sonarc.report.tables import METRICS, metric_label, show, show_seconds
+from sonarc.report.tables import METRICS, metric_label
 
 LETTERS = "ABCDEFGH"
 """One a run."""
@@ -84,26 +83,22 @@ def render_comparison(runs: Sequence[Compared]) -> str:
         raise DataError(f"{len(runs)} runs cannot be compared.", f"Name 2 to {MAX_RUNS} runs.")
     if len(set(ids)) < len(ids):
         raise DataError(f"A run was named twice: {', '.join(ids)}.", "Name different runs.")
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(seconds=show_seconds, number=show)
     samples = [[] if run.samples is None else read_samples(run.samples) for run in runs]
     heard, trials = _heard(runs, samples), _trials(runs, samples)
     figure = quality_speed_figure([run.summary.scores for run in runs], LETTERS)
-    return environment.get_template("compare.html.j2").render(
-        runs=runs,
-        letters=LETTERS,
-        lines=_lines(runs),
-        changed=_changed([run.settings for run in runs]),
-        figure=Markup(figure) if figure else None,  # our own SVG, nothing from outside in it
-        heard=heard,
-        listening=trials,
-        picture=(WIDTH, HEIGHT),
+    return (
+        templates()
+        .get_template("compare.html.j2")
+        .render(
+            runs=runs,
+            letters=LETTERS,
+            lines=_lines(runs),
+            changed=_changed([run.settings for run in runs]),
+            figure=Markup(figure) if figure else None,  # our own SVG, nothing from outside in it
+            heard=heard,
+            listening=trials,
+            picture=(WIDTH, HEIGHT),
+        )
     )
 
 

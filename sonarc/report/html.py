@@ -22,7 +22,7 @@ from sonarc.report.spectrogram import HEIGHT, WIDTH, audio_uri, read_audio, spec
 from sonarc.report.summary import MAIN_STEPS, SANITY, RunSummary
 from sonarc.report.tables import MODEL_LABELS, best_cells, metric_label, score_table, show, show_seconds
 
-TEMPLATES = Path(__file__).parent / "templates"
+_TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,19 @@ class PromptCard:
     players: tuple[Player, ...]
 
 
+def templates() -> Environment:
+    """The pages' templates, with the filters that show figures; whatever they are given is text, never markup."""
+    found = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters.update(seconds=show_seconds, number=show, metric=metric_label)
+    return found
+
+
 def render_report(summary: RunSummary, samples: Path | None = None) -> str:
     """The page as text.
 
@@ -57,30 +70,26 @@ def render_report(summary: RunSummary, samples: Path | None = None) -> str:
     Raises:
         DataError: the samples are incomplete or unreadable.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(seconds=show_seconds, number=show, metric=metric_label)
     columns, rows = score_table(summary.scores)
     figure = distance_figure(summary.scores)
-    return environment.get_template("report.html.j2").render(
-        run=summary,
-        headline=headline(summary),
-        columns=columns,
-        rows=rows,
-        winners=best_cells(rows),
-        sanity=summary.sanity(),
-        sanity_labels=SANITY,
-        model_labels=MODEL_LABELS,
-        study=[] if summary.tuning is None else _study(summary.tuning),
-        figure=Markup(figure) if figure else None,  # our own SVG, nothing from outside in it
-        cards=[] if samples is None else [_card(sample, samples) for sample in read_samples(samples)],
-        longest=max((line.seconds for line in summary.stages), default=0.0) or 1.0,
-        picture=(WIDTH, HEIGHT),
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            run=summary,
+            headline=headline(summary),
+            columns=columns,
+            rows=rows,
+            winners=best_cells(rows),
+            sanity=summary.sanity(),
+            sanity_labels=SANITY,
+            model_labels=MODEL_LABELS,
+            study=[] if summary.tuning is None else _study(summary.tuning),
+            figure=Markup(figure) if figure else None,  # our own SVG, nothing from outside in it
+            cards=[] if samples is None else [_card(sample, samples) for sample in read_samples(samples)],
+            longest=max((line.seconds for line in summary.stages), default=0.0) or 1.0,
+            picture=(WIDTH, HEIGHT),
+        )
     )
 
 
