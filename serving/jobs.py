@@ -8,6 +8,7 @@ import hmac
 import logging
 import secrets
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -182,7 +183,11 @@ class Jobs:
         except asyncio.CancelledError:
             job.turn(status="cancelled")
             raise
-        except Exception:
+        except Exception as error:
+            # Its kind and place, without what it says: that may hold the prompt.
+            log.error(
+                "job %s failed: %s\n%s", job.id, type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
+            )
             job.turn(status="failed", error="internal")
         finally:
             job.ended = time.monotonic()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sonarc.contracts.config import ArcConfig, DiTConfig, HeadConfig, NoiseConfig, PretrainConfig
 from sonarc.data import LatentSet
-from sonarc.dit import Conditioning
+from sonarc.dit import Conditioning, DiT
 from sonarc.samplers import sample_generator
 from sonarc.text import TextStates
 from sonarc.training import LatentBatch, adamw, clip_gradients, cosine, set_rate
@@ -142,3 +142,20 @@ def sample_toy(model: nn.Module, latents: LatentSet, steps: int) -> np.ndarray:
     mask = torch.ones(len(latents), FRAMES).bool()
     x = sample_generator(model, cond, range(len(latents)), mask, steps=steps, channels=CHANNELS)
     return x.flatten(1).numpy()
+
+
+def toy_model() -> DiT:
+    """A DiT no part of which is zero, so that every gradient says something."""
+    torch.manual_seed(0)
+    model = DiT(toy_dit_config(), TEXT)
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def uneven_latents() -> LatentSet:
+    """Clips of all lengths: parts of a batch then differ in true frames and in valid scores."""
+    made = toy_latents(64)
+    made.frames_N[:] = torch.randint(6, 17, (64,), generator=torch.Generator().manual_seed(0)).numpy()
+    return made

@@ -14,8 +14,8 @@ import sys
 from typing import Any
 
 import torch
-from arc_toy import TEXT, ToyEncoder, toy_arc, toy_dit_config, toy_latents
-from torch import distributed, nn
+from arc_toy import ToyEncoder, toy_arc, toy_model, uneven_latents
+from torch import distributed
 
 import sonarc.arc.steps
 import sonarc.training.pretraining
@@ -24,8 +24,6 @@ from sonarc.arc import ArcData, ArcTrainer
 from sonarc.checkpoint import claim_attempt, resume_point
 from sonarc.checkpoint.sharded import is_sharded
 from sonarc.contracts.config import PretrainConfig
-from sonarc.data import LatentSet
-from sonarc.dit import DiT
 from sonarc.training.pretraining import PretrainBatches, Pretrainer
 from sonarc.training.saving import Saver
 
@@ -36,21 +34,6 @@ def float32() -> None:
     """bfloat16 products would hide what float32's rounding shows."""
     for module in (sonarc.arc.steps, sonarc.training.pretraining):
         module.autocast = lambda _: torch.autocast("cpu", enabled=False)  # type: ignore[attr-defined]
-
-
-def base() -> DiT:
-    torch.manual_seed(0)
-    model = DiT(toy_dit_config(), TEXT)
-    for parameter in model.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.1)
-    return model
-
-
-def latents() -> LatentSet:
-    made = toy_latents(64)
-    made.frames_N[:] = torch.randint(6, 17, (64,), generator=torch.Generator().manual_seed(0)).numpy()
-    return made
 
 
 def worker(place: str, sharded: bool) -> Worker:
@@ -80,8 +63,8 @@ def resumed(mine: Worker, trainer: Pretrainer | ArcTrainer) -> int:
 
 def pretrain(mine: Worker, until: int) -> dict[str, float]:
     config = PretrainConfig(batch=7, lr=1e-4, warmup_steps=1, steps=20)
-    batches = PretrainBatches(latents(), ToyEncoder(), config, patch=1)
-    trainer = Pretrainer(base(), config, wrap=mine.wrap, workers=mine.workers, micro_batch=MICRO_BATCH)
+    batches = PretrainBatches(uneven_latents(), ToyEncoder(), config, patch=1)
+    trainer = Pretrainer(toy_model(), config, wrap=mine.wrap, workers=mine.workers, micro_batch=MICRO_BATCH)
     metrics: dict[str, float] = {}
     for step in range(resumed(mine, trainer), until):
         metrics = trainer.update(step, batches.at(step, mine.part(config.batch)))
@@ -91,8 +74,8 @@ def pretrain(mine: Worker, until: int) -> dict[str, float]:
 
 def posttrain(mine: Worker, until: int) -> tuple[dict[str, float], int]:
     config = toy_arc(batch=7, generator_delay=0, penalty_weight=0.5, lr_generator=1e-5, lr_discriminator=1e-5)
-    data, part = ArcData(latents(), ToyEncoder(), config, patch=1), mine.part(config.batch)
-    trainer = ArcTrainer(base(), config, wrap=mine.wrap, workers=mine.workers, micro_batch=MICRO_BATCH)
+    data, part = ArcData(uneven_latents(), ToyEncoder(), config, patch=1), mine.part(config.batch)
+    trainer = ArcTrainer(toy_model(), config, wrap=mine.wrap, workers=mine.workers, micro_batch=MICRO_BATCH)
     metrics: dict[str, float] = {}
     for step in range(resumed(mine, trainer), until):
         (batch_d, draws_d), (batch_g, draws_g) = data(step, "discriminator", part), data(step, "generator", part)

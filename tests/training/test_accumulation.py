@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from arc_toy import TEXT, ToyEncoder, toy_arc, toy_dit_config, toy_latents
+from arc_toy import ToyEncoder, toy_arc, toy_model, uneven_latents
 from torch import Tensor, nn
 
 import sonarc.arc.steps
@@ -15,7 +15,6 @@ import sonarc.arc.warmup
 import sonarc.training.pretraining
 from sonarc.arc import ArcData, ArcTrainer
 from sonarc.contracts.config import ArcConfig, OdeWarmupConfig, PretrainConfig
-from sonarc.data import LatentSet
 from sonarc.dit import DiT
 from sonarc.training.accumulation import cut, micro_batches
 from sonarc.training.pretraining import PretrainBatches, Pretrainer
@@ -33,19 +32,7 @@ def float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def base() -> DiT:
-    torch.manual_seed(0)
-    model = DiT(toy_dit_config(), TEXT)
-    for parameter in model.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.1)
-    return model
-
-
-def latents() -> LatentSet:
-    """Clips of all lengths: parts of a batch then differ in true frames and in valid scores."""
-    made = toy_latents(64)
-    made.frames_N[:] = torch.randint(6, 17, (64,), generator=torch.Generator().manual_seed(0)).numpy()
-    return made
+    return toy_model()
 
 
 def gradients(module: nn.Module) -> dict[str, Tensor]:
@@ -80,7 +67,7 @@ def test_every_worker_has_as_many_micro_batches(
 
 def pretrained(base: DiT, micro_batch: int | None, steps: int = 2) -> tuple[Pretrainer, list[dict[str, float]]]:
     config = PretrainConfig(batch=7, lr=1e-4, warmup_steps=1)
-    batches = PretrainBatches(latents(), ToyEncoder(), config, patch=1)
+    batches = PretrainBatches(uneven_latents(), ToyEncoder(), config, patch=1)
     trainer = Pretrainer(copy.deepcopy(base), config, micro_batch=micro_batch)
     return trainer, [trainer.update(step, batches.at(step)) for step in range(steps)]
 
@@ -97,7 +84,7 @@ def test_pretraining_in_micro_batches_learns_what_whole_ones_teach(base: DiT, mi
 
 def test_pretraining_by_workers_in_micro_batches_averages_to_the_whole_batch(base: DiT) -> None:
     config = PretrainConfig(batch=7, lr=1e-4, warmup_steps=1)
-    batches = PretrainBatches(latents(), ToyEncoder(), config, patch=1)
+    batches = PretrainBatches(uneven_latents(), ToyEncoder(), config, patch=1)
     whole, found = pretrained(base, None, steps=1)
     shared = []
     for part in (slice(0, 3), slice(3, 7)):
@@ -128,7 +115,7 @@ def arc_trainer(base: DiT, config: ArcConfig, **given: int | None) -> ArcTrainer
 
 
 def arc_step(trainer: ArcTrainer, config: ArcConfig, part: slice = slice(None), step: int = 0) -> dict[str, float]:
-    data = ArcData(latents(), ToyEncoder(), config, patch=1)
+    data = ArcData(uneven_latents(), ToyEncoder(), config, patch=1)
     (batch_d, draws_d), (batch_g, draws_g) = data(step, "discriminator", part), data(step, "generator", part)
     return trainer.step(step, (batch_d, batch_g), (draws_d, draws_g))
 
