@@ -51,7 +51,7 @@ test-s3: install  ## the pipeline in a bucket of a real S3 server that stumbles
 	$(BIN)/pytest -m "slow or not slow" tests/e2e/test_s3.py tests/contracts/test_store_s3.py $(ARGS)
 
 test-faults: install  ## trainings that lose a worker, a driver, a raylet or a host (the last two as root)
-	$(BIN)/pytest -m slow -n 0 tests/faults $(ARGS)
+	$(BIN)/pytest -m slow -n 0 tests/faults tests/ray_jobs $(ARGS)
 
 test-tune: install  ## searches over a real PostgreSQL, whose server or coordinators are killed
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null \

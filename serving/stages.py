@@ -6,13 +6,13 @@ from pathlib import Path
 
 from serving import control
 from serving.smoke import check_endpoint
-from serving.state import ServeState
+from serving.state import ServedModel, ServeState
 from sonarc.contracts import store
 from sonarc.contracts.errors import ServingError
 from sonarc.contracts.hashing import sha256_bytes
 from sonarc.contracts.result import Artifact
 from sonarc.contracts.stage import Outcome, StageContext
-from sonarc.tracking.registry import read_registration
+from sonarc.tracking.registry import Registered, Registry, read_registration
 
 SMOKE_SECONDS = 1.0
 
@@ -24,19 +24,34 @@ def state_folder(context: StageContext) -> Path:
 
 
 def run_deploy(context: StageContext) -> Outcome:
-    """Serve the promoted package: keep the live server, swap its model, or start one."""
-    registered = read_registration(context.input("promote", "registration").uri)
+    """Serve the promoted package: keep the live server, swap its model, or start one.
+
+    One that waits for its turn under an alias of arrival is served beside the champion, as its candidate.
+    """
+    arrived = read_registration(context.input("promote", "registration").uri)
+    champion, candidate = _champion(context) or arrived, None
+    if champion.package_sha256 != arrived.package_sha256:
+        candidate = ServedModel.model_validate(arrived.model_dump())
     state = control.deploy(
-        registered.package_uri,
-        registered.package_sha256,
+        champion.package_uri,
+        champion.package_sha256,
         context.config.serve,
         state_folder(context),
-        model=registered.model,
-        version=registered.version,
+        model=champion.model,
+        version=champion.version,
+        candidate=candidate,
     )
     where = store.join(context.folder, "endpoint.json")
     sha256 = store.write_json(where, state.model_dump(mode="json", by_alias=True))
     return Outcome({"endpoint": Artifact(uri=where, sha256=sha256)}, counts={"processes": len(state.processes)})
+
+
+def _champion(context: StageContext) -> Registered | None:
+    """The model under the endpoint's alias, if what is promoted arrives under another."""
+    names, tracking = context.config.registry, context.request.tracking
+    if names.arrival is None or tracking is None:
+        return None
+    return Registry(tracking.uri, context.request.store).resolve(names.model, names.alias)
 
 
 def run_smoke(context: StageContext) -> Outcome:

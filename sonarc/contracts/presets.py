@@ -83,7 +83,7 @@ def ci() -> SonarcConfig:
         # Names of its own: a trial run must not meet the champion or the reference of real clips in one store.
         registry=RegistryConfig(model="sonarc-ci", base_model="sonarc-ci-base"),
         serve=ServeConfig(port=8_470, threads=1),
-        compute=ComputeConfig(workers=1, threads=2),
+        compute=ComputeConfig(workers=1, threads=2, data_tasks=1),
     )
 
 

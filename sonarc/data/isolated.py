@@ -19,8 +19,8 @@ T = TypeVar("T")
 START_SECONDS = 120.0
 
 
-def _ready() -> None:
-    """Nothing: the first call waits for the process to start."""
+def _ready(work: Callable[..., object]) -> None:
+    """Nothing: with it the process starts, and imports what the work needs, outside the work's own time."""
 
 
 def _end_with(parent: int) -> None:
@@ -55,7 +55,7 @@ class Isolated:
             # A fork of a process with threads, as Ray's workers are, may wait for a lock for ever.
             spawn = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(1, spawn, initializer=_end_with, initargs=(os.getpid(),))
-            self._pool.submit(_ready).result(START_SECONDS)
+            self._pool.submit(_ready, work).result(START_SECONDS)
         running = self._pool.submit(work, *args, **kwargs)
         try:
             return running.result(self._seconds)

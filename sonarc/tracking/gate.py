@@ -119,7 +119,8 @@ def _apply(rule: GateRule, sheet: ScoreSheet, champion: bool) -> RuleOutcome:
 def _in_words(rule: GateRule) -> str:
     name = f"{rule.metric}@{rule.steps}"
     what = name if rule.versus == "absolute" else f"{name} minus the {rule.versus}'s"
-    return f"{what} is {rule.side} {rule.bound:g}" + (" over its whole interval" if rule.use_interval else "")
+    bound = f"{100 * rule.bound:g} % of it" if rule.relative else f"{rule.bound:g}"
+    return f"{what} is {rule.side} {bound}" + (" over its whole interval" if rule.use_interval else "")
 
 
 def _judged(rule: GateRule, sheet: ScoreSheet) -> tuple[float, float | None, float | None]:
@@ -142,7 +143,13 @@ def _judged(rule: GateRule, sheet: ScoreSheet) -> tuple[float, float | None, flo
     measured_with = (difference.embedder_sha256, difference.reference_sha256)
     if measured_with != (candidate.embedder_sha256, candidate.reference_sha256):
         raise _Unusable(f"the difference to the {rule.versus} was measured with another embedder or reference set")
-    return _interval(difference, rule.use_interval)
+    value, low, high = _interval(difference, rule.use_interval)
+    if not rule.relative:
+        return value, low, high
+    rival = candidate.value - value  # of several at equal steps, the one that the difference was taken to
+    if rival <= 0 or not math.isfinite(value / rival):
+        raise _Unusable(f"there is no share of the {rule.versus}'s {rival:.4g}")
+    return value / rival, None if low is None else low / rival, None if high is None else high / rival
 
 
 def _single(sheet: ScoreSheet, metric: str, model: str, steps: int) -> Score:

@@ -48,7 +48,8 @@ def _has_rival(context: StageContext) -> bool:
 
 
 def run_promote(context: StageContext) -> Outcome:
-    """Package base and generator, register both, and move the alias to the generator.
+    """Package base and generator, register both, and move the alias to the generator: the champion's, or the one of
+    arrival.
 
     Raises:
         GateRefused: the verdict is negative. TrackingError: no registry is configured, or it refuses.
@@ -110,7 +111,9 @@ def run_promote(context: StageContext) -> Outcome:
     registry.register(names.base_model, base_uri, run_id=context.run.id, tags=tags)
     registered = registry.register(names.model, uri, run_id=context.run.id, tags={**tags, "base_uri": base_uri})
     why = f"passed the gate in run {tracking.parent_run_id}"
-    moved = registry.move(names.model, names.alias, registered.version, why, run_id=context.run.id)
+    staged = names.arrival is not None and registry.resolve(names.model, names.alias) is not None
+    alias = names.arrival if staged and names.arrival else names.alias
+    moved = registry.move(names.model, alias, registered.version, why, run_id=context.run.id)
     where = store.join(context.folder, "registration.json")
     sha256 = store.write_json(where, registered.model_dump(mode="json"))
     return Outcome(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -58,13 +59,29 @@ def test_a_crash_costs_itself(isolated: Isolated) -> None:
 
 
 def test_what_hangs_is_ended() -> None:
-    impatient = Isolated(1.0)
+    impatient = Isolated(3.0)
     try:
-        with pytest.raises(Refused, match="more than 1 s"):
+        with pytest.raises(Refused, match="more than 3 s"):
             impatient(hang)
         assert impatient(where, 1)[0] == 1
     finally:
         impatient.close()
+
+
+def test_what_the_work_imports_counts_against_no_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(tmp_path, "slow_over_there.py").write_text(
+        "import multiprocessing, time\n"
+        "if multiprocessing.parent_process():\n"
+        "    time.sleep(4)\n"
+        "def work():\n"
+        "    return 'done'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    isolated = Isolated(3.0)
+    try:
+        assert isolated(importlib.import_module("slow_over_there").work) == "done"
+    finally:
+        isolated.close()
 
 
 def test_it_does_not_outlive_a_killed_parent() -> None:

@@ -59,6 +59,7 @@ def base_of(root: Path) -> str:
     return found.as_uri()
 
 
+@pytest.mark.slow
 def test_two_workers_see_the_batches_of_one_and_leave_a_loadable_base(
     ray_local: None, alone: Path, encode: str, tmp_path: Path
 ) -> None:

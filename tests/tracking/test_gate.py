@@ -129,3 +129,21 @@ def test_verdict_is_written_even_for_nan_and_read_back(tmp_path: Path) -> None:
     (tmp_path / "verdict.json").write_text('{"passed": true}')
     with pytest.raises(GateRefused):
         read_verdict(where)
+
+
+@pytest.mark.parametrize(("bound", "passes"), [(-0.3, True), (-0.4, False)])
+def test_a_difference_may_be_judged_as_a_share(bound: float, passes: bool) -> None:
+    rule = GateRule(metric=FD, versus="base", relative=True, bound=bound)
+    verdict = judge(GOOD, GateConfig(rules=(rule,)), champion=False)
+    assert verdict.passed is passes
+    (outcome,) = verdict.rules
+    assert (outcome.value, outcome.low, outcome.high) == (-3 / 8, -4 / 8, -2 / 8)
+    assert f"below {100 * bound:g} % of it" in outcome.rule
+
+
+def test_a_share_of_nothing_is_refused() -> None:
+    rule = GateRule(metric=FD, versus="base", relative=True, bound=0.5, side="below")
+    sheet = GOOD.model_copy(update={"differences": (difference("base", 5.0, 4.0, 6.0),)})
+    assert "no share" in judge(sheet, GateConfig(rules=(rule,)), champion=False).why
+    with pytest.raises(ValueError, match="versus=base"):
+        GateRule(metric=FD, relative=True)

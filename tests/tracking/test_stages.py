@@ -133,6 +133,20 @@ def test_champion_that_the_evaluation_left_out_closes_the_gate(tmp_path: Path, t
     assert second.run("gate").metrics["passed"] == 0.0
 
 
+def test_a_model_may_arrive_under_an_alias_of_its_own(tmp_path: Path, tracking_uri: str) -> None:
+    for seed in (0, 1):
+        pipeline = Pipeline(tmp_path, tracking_uri, seed=seed)
+        registry = pipeline.config.registry.model_copy(update={"arrival": "candidate"})
+        gate = GateConfig(rules=GATE.rules[:1])
+        pipeline.config = pipeline.config.model_copy(update={"registry": registry, "gate": gate})
+        pipeline.run("gate")
+        pipeline.run("promote")
+    found = Registry(tracking_uri, pipeline.store)
+    champion, candidate = found.resolve("sonarc", "champion"), found.resolve("sonarc", "candidate")
+    assert champion is not None and candidate is not None
+    assert (champion.version, candidate.version) == ("1", "2")  # the first has nobody to be tried beside
+
+
 def test_promotion_needs_a_registry(tmp_path: Path) -> None:
     pipeline = Pipeline(tmp_path, None)
     pipeline.run("gate")

@@ -82,8 +82,16 @@ class GateRule(Section):
     """Which side of the bound passes."""
     bound: Finite = 0.0
     """The bound; for a difference: 0 is equal."""
+    relative: bool = False
+    """Whether a difference is judged as a share of the other's value: a bound of -0.05 asks for 5 % less."""
     use_interval: bool = False
     """Whether the whole interval, not only the value, must be on that side."""
+
+    @model_validator(mode="after")
+    def _relative_to_something(self) -> Self:
+        if self.relative and self.versus == "absolute":
+            raise ValueError(f"a relative bound on {self.metric!r} needs versus=base or versus=champion")
+        return self
 
 
 class GateConfig(Section):
@@ -103,3 +111,7 @@ class RegistryConfig(Section):
     """Registered model of the pre-trained bases."""
     alias: str = "champion"
     """Alias that the endpoint serves."""
+    arrival: str | None = None
+    """Alias that a model gets which passed the gate, once there is a champion; none: `alias` itself, at once. With
+    `serve.candidate_alias` the endpoint tries it on canary and shadow traffic first; `sonarc models promote` does the
+    rest."""
