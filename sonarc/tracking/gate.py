@@ -146,10 +146,10 @@ def _judged(rule: GateRule, sheet: ScoreSheet) -> tuple[float, float | None, flo
     value, low, high = _interval(difference, rule.use_interval)
     if not rule.relative:
         return value, low, high
-    rival = candidate.value - value  # of several at equal steps, the one that the difference was taken to
-    if rival <= 0 or not math.isfinite(value / rival):
-        raise _Unusable(f"there is no share of the {rule.versus}'s {rival:.4g}")
-    return value / rival, None if low is None else low / rival, None if high is None else high / rival
+    theirs = candidate.value - value  # of several at equal steps, the one that the difference was taken to
+    if theirs <= 0 or not math.isfinite(value / theirs):
+        raise _Unusable(f"there is no share of the {rule.versus}'s {theirs:.4g}")
+    return value / theirs, None if low is None else low / theirs, None if high is None else high / theirs
 
 
 def _single(sheet: ScoreSheet, metric: str, model: str, steps: int) -> Score:
