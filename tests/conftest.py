@@ -12,6 +12,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 ATTEMPTS = 3
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite's two processes have one core each
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would have its workers wait for the other tests to end
 
 
 class _ByRoom(LoadScopeScheduling):
@@ -44,7 +45,7 @@ def ray_local() -> Iterator[None]:
             try:
                 ray.init(
                     address="local",
-                    num_cpus=4,
+                    num_cpus=2,
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
