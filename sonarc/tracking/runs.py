@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 NAME_TAG = "mlflow.runName"
+OUTCOME_TAG = "sonarc.outcome"
+"""How a pipeline run ended: succeeded, nothing_new, refused or failed."""
 FLUSH_SECONDS = 2.0
 _MAX_DIGEST = 36
 _MAX_METRICS, _MAX_PARAMS, _MAX_VALUE = 500, 100, 6_000  # MLflow's limits of one log_batch call

@@ -11,7 +11,7 @@ from sonarc.contracts.config.data import AudioConfig, DataConfig
 from sonarc.contracts.config.evaluation import EvaluateConfig, GateConfig, RegistryConfig
 from sonarc.contracts.config.models import CodecConfig, DiTConfig, TextConfig
 from sonarc.contracts.config.serving import ServeConfig
-from sonarc.contracts.config.training import ArcConfig, PretrainConfig, TuneConfig
+from sonarc.contracts.config.training import ArcConfig, PretrainConfig, RetrainConfig, TuneConfig
 from sonarc.contracts.errors import ConfigError
 from sonarc.contracts.hashing import sha256_json
 
@@ -77,6 +77,7 @@ class SonarcConfig(Section):
     text: TextConfig = TextConfig()
     dit: DiTConfig = DiTConfig()
     pretrain: PretrainConfig = PretrainConfig()
+    retrain: RetrainConfig = RetrainConfig()
     arc: ArcConfig = ArcConfig()
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
