@@ -14,6 +14,7 @@ import typer
 from pipelines.commands.keys import keys
 from pipelines.commands.models import models
 from pipelines.commands.options import Overrides, Preset, Quiet, Runs, Store, Tracking, explained
+from pipelines.commands.schedule import schedule
 from sonarc.contracts import log
 from sonarc.contracts.errors import ConfigError
 from sonarc.contracts.stages import STAGES
@@ -40,6 +41,7 @@ app.add_typer(models, name="models", rich_help_panel="Models")
 app.add_typer(train, name="train", rich_help_panel="Stages")
 app.add_typer(pipeline, name="pipeline", rich_help_panel="Platform")
 app.add_typer(keys, name="keys", rich_help_panel="Platform")
+app.add_typer(schedule, name="schedule", rich_help_panel="Platform")
 Dataset = Annotated[str, typer.Option(help="Location of a dataset folder, the output of `sonarc ingest`.")]
 
 

@@ -112,10 +112,11 @@ def parse(tree: Any) -> SonarcConfig:
     try:
         return SonarcConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_explain(error), "`sonarc config --fields` explains every field.") from error
+        raise ConfigError(explain(error), "`sonarc config --fields` explains every field.") from error
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """What a document does not fit in: each field, what is wrong, and what was given."""
     problems = []
     for problem in error.errors(include_url=False):
         where = ".".join(str(part) for part in problem["loc"]) or "configuration"
