@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,6 +129,7 @@ class Kubeflow:
                 time.sleep(pause)
         raise AssertionError("the last try returns or raises")
 
+    @cached_property
     def experiment_id(self) -> str:
         """The experiment of the profile, made where it is missing."""
         name, namespace = self.config.experiment, self.config.namespace

@@ -66,7 +66,7 @@ def submit(kubeflow: Kubeflow, version: Deployed, parameters: RunParameters, nam
     given = parameters.given_to(version.spec)
     started = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     unique = name or f"{parameters.config.preset}-{started}-{uuid.uuid4().hex[:6]}"
-    experiment = kubeflow.experiment_id()
+    experiment = kubeflow.experiment_id
     body = api.V2beta1Run(
         display_name=unique,
         experiment_id=experiment,
@@ -92,7 +92,7 @@ def recent(kubeflow: Kubeflow, count: int, schedule_id: str = "") -> list[Run]:
     listed = kubeflow.every(
         kubeflow.runs.run_service_list_runs,
         "runs",
-        experiment_id=kubeflow.experiment_id(),
+        experiment_id=kubeflow.experiment_id,
         sort_by="created_at desc",
         **wanted,
     )
@@ -122,7 +122,7 @@ def _one(kubeflow: Kubeflow, which: str) -> Run:
         listed = kubeflow.every(
             kubeflow.runs.run_service_list_runs,
             "runs",
-            experiment_id=kubeflow.experiment_id(),
+            experiment_id=kubeflow.experiment_id,
             filter=named(which),
         )
         found = [Run.of(entry) for entry in listed]

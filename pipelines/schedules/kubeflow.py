@@ -140,7 +140,7 @@ class KubeflowSchedules:
 
     def _create(self, kept: Kept, reference: Any, parameters: dict[str, Any]) -> None:
         """Make the recurring run, which does not fire yet."""
-        experiment, about = self._kubeflow.experiment_id(), kept.model_dump_json(by_alias=True)
+        experiment, about = self._kubeflow.experiment_id, kept.model_dump_json(by_alias=True)
         body = api.V2beta1RecurringRun(
             display_name=kept.schedule.name,
             description=about,
@@ -185,7 +185,7 @@ class KubeflowSchedules:
         listed = self._kubeflow.every(
             self._kubeflow.recurring_runs.recurring_run_service_list_recurring_runs,
             "recurring_runs",
-            experiment_id=self._kubeflow.experiment_id(),
+            experiment_id=self._kubeflow.experiment_id,
             **given,
         )
         found = []
