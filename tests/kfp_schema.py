@@ -6,6 +6,7 @@ import json
 import os
 import re
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def _closed(schema: Any) -> Any:
     return made
 
 
+@cache
 def contract() -> Contract | None:
     """The API's document where it is at hand."""
     return Contract() if FILE.exists() else None

@@ -11,6 +11,7 @@ import re
 from sonarc.contracts.errors import ConfigError
 
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _ITEM = re.compile(r"^(?:\*|([0-9a-z]+)(?:-([0-9a-z]+))?)(?:/([1-9][0-9]?))?$", re.IGNORECASE)
 HINT = "Five fields of numbers, lists, ranges and steps: minute, hour, day of month, month, day of week."
 
@@ -24,15 +25,20 @@ def six_fields(cron: str) -> str:
     fields = cron.split()
     if len(fields) != 5:
         raise ConfigError(f"The cron expression {cron!r} has {len(fields)} fields.", HINT)
-    for field in fields:
+    for field, names in zip(fields, ((), (), (), MONTHS, DAYS), strict=True):
         for item in field.split(","):
             found = _ITEM.match(item)
-            if found is None or (found[1] and found[3] and not found[2]):
+            stepped_alone = found and found[1] and found[3] and not found[2]
+            if found is None or stepped_alone or not all(_known(part, names) for part in found.groups()[:2]):
                 raise ConfigError(
                     f"Kubeflow does not read {item!r} of the cron expression {cron!r} as cron does.", HINT
                 )
     minute, hour, day, month, weekday = fields
     return " ".join(("0", minute, hour, day, month, ",".join(_days(item) for item in weekday.split(","))))
+
+
+def _known(part: str | None, names: tuple[str, ...]) -> bool:
+    return part is None or part.isdecimal() or part.lower() in names
 
 
 def _days(item: str) -> str:
