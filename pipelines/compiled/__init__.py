@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import sonarc
-from components.image import IMAGES
+from components.image import ROLES
 from pipelines.kubeflow.profile import Profile
 from pipelines.kubeflow.spec import compile_yaml
 
 COMPILED = Path(__file__).parent / "sonarc.yaml"
-PLAIN = Profile(images={name: f"sonarc/{name}" for name in IMAGES})
+PLAIN = Profile(images={name: f"sonarc/{name}" for name in ROLES})
 """The default profile, whatever the environment says of images."""
 
 

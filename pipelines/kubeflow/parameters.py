@@ -50,7 +50,7 @@ class RunParameters(BaseModel):
         if profile.tracking and urlsplit(profile.tracking).scheme not in ("http", "https"):
             raise ConfigError(
                 f"tracking {profile.tracking!r} is no MLflow server's address.",
-                "Set tracking in the profile, as http://mlflow.mlflow:5000; a database cannot be shared by pods.",
+                "Set tracking in the profile, as http://sonarc-mlflow:5000; a database cannot be shared by pods.",
             )
         made = cls(
             config=config,

@@ -4,7 +4,7 @@ One YAML file, typed and checked when it is read:
 
     kubeflow: {host: https://kubeflow.example.com/pipeline, experiment: sonarc}
     store: s3://sonarc/prod
-    tracking: http://mlflow.mlflow:5000
+    tracking: http://sonarc-mlflow:5000
     images: {worker: registry.example.com/sonarc/worker@sha256:…}
     components: {pretrain: {timeout_s: 1209600, node_selector: {pool: jobs}}}
 """
@@ -119,7 +119,7 @@ _MLFLOW = SecretEnv(
     keys={"username": "MLFLOW_TRACKING_USERNAME", "password": "MLFLOW_TRACKING_PASSWORD"},
     optional=True,
 )
-_RAY = SecretEnv(secret="sonarc-ray", keys={"token": "RAY_AUTH_TOKEN"}, optional=True)
+_RAY = SecretEnv(secret="sonarc-ray", keys={"auth_token": "RAY_AUTH_TOKEN"}, optional=True)
 DEFAULT_SECRETS = (_STORE, _MLFLOW, _RAY)
 
 DEFAULTS: dict[str, dict[str, Any]] = {

@@ -41,7 +41,7 @@ class Version:
 def git_version() -> str:
     """`git describe` of the code that runs, with `-dirty` where files differ from the commit; without git, the
     package's own version."""
-    command = ["git", "-C", str(ROOT), "describe", "--tags", "--always", "--dirty"]
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         described = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     except (OSError, subprocess.TimeoutExpired):

@@ -18,9 +18,11 @@ from pipelines.kubeflow.facts import components
 from pipelines.kubeflow.profile import COMPONENTS
 from pipelines.kubeflow.spec import Spec
 from sonarc.contracts import store
+from sonarc.contracts.config import SonarcConfig
 from sonarc.contracts.errors import ConfigError
 from sonarc.contracts.presets import load
 from sonarc.contracts.result import Artifact, StageRequest, StageResult, write_result
+from sonarc.contracts.scores import Score, ScoreSheet, write_scores
 from sonarc.contracts.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,15 +117,31 @@ def test_importing_the_dag_loads_neither_torch_nor_ray() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def _all_done(root: str, config: SonarcConfig, silent: float) -> None:
+    """Results of every stage before the gate, whose candidate is silent in so much of its clips."""
+    folders: dict[str, str] = {}
+    score = Score(
+        metric="silent_fraction", model="generator", steps=4, value=silent, n=16, better="lower", reference_sha256="r"
+    )
+    where = store.join(root, "scores.json")
+    scores = Artifact(uri=where, sha256=write_scores(where, ScoreSheet(scores=(score,))))
+    for stage, spec in STAGES.items():
+        if not spec.cached:
+            continue
+        inputs = {name: folders[name] for name in spec.inputs}
+        request = StageRequest(stage=stage, store=root, config=config, inputs=inputs)
+        outputs = {"sources": Artifact(uri="file:///x", sha256=stage), "scores": scores}
+        folders[stage] = request.folder()
+        write_result(folders[stage], StageResult(stage=stage, key=request.key(), status="succeeded", outputs=outputs))
+
+
 @pytest.mark.slow
-def test_the_local_runner_begins_runs_stages_and_finishes(tmp_path: Path) -> None:
-    """A stage from the cache needs no Ray, so this is kfp's runner and our components alone."""
+def test_the_local_runner_runs_it_from_begin_to_finish_and_stops_at_the_gate(tmp_path: Path) -> None:
+    """Stages from the cache need no Ray, so this is kfp's runner and our components alone."""
     config, root = load("ci"), (tmp_path / "store").as_uri()
-    request = StageRequest(stage="sources", store=root, config=config)
-    outputs = {"sources": Artifact(uri="file:///x", sha256="a")}
-    write_result(request.folder(), StageResult(stage="sources", key=request.key(), status="succeeded", outputs=outputs))
+    _all_done(root, config, silent=0.95)
     document = {
-        "until": "sources",
+        "until": "smoke",
         "pipeline_root": str(tmp_path / "kfp"),
         "parameters": {
             "config": config.model_dump_json(),
@@ -136,5 +154,8 @@ def test_the_local_runner_begins_runs_stages_and_finishes(tmp_path: Path) -> Non
     command = [sys.executable, "-m", "pipelines.execute", "--run", str(run)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert store.exists((tmp_path / "run" / "stages" / "sources.json").as_uri())
-    assert "SUCCEEDED." in done.stdout + done.stderr
+    records = {file.stem: json.loads(file.read_text()) for file in (tmp_path / "run" / "stages").glob("*.json")}
+    assert set(records) == {"gate", *(name for name, spec in STAGES.items() if spec.cached)}
+    assert all(record["cached"] == STAGES[name].cached for name, record in records.items())
+    assert records["gate"]["result"]["metrics"]["passed"] == 0
+    assert ": SUCCEEDED." in done.stdout + done.stderr  # a refusal is an outcome, and finish says so

@@ -125,8 +125,15 @@ def test_a_digest_wins_over_a_tag_and_a_tag_over_the_version(given: str, made: s
     assert reference(given, "v1") == made
 
 
-def test_the_environment_names_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SONARC_IMAGE_WORKER", f"example.com/w@{DIGEST}")
-    monkeypatch.delenv("SONARC_IMAGE_SERVE", raising=False)
-    assert image("worker") == f"example.com/w@{DIGEST}"
+def test_images_are_those_that_were_built_where_a_file_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SONARC_IMAGES", raising=False)
+    image.cache_clear()
     assert image("serve", "v1") == "sonarc/serve:v1"
+    built = tmp_path / "images.json"
+    built.write_text(json.dumps({"images": {"worker": {"reference": f"example.com/w@{DIGEST}"}}}), encoding="utf-8")
+    monkeypatch.setenv("SONARC_IMAGES", str(built))
+    image.cache_clear()
+    assert image("worker") == f"example.com/w@{DIGEST}"
+    with pytest.raises(ConfigError, match="no image 'serve'"):
+        image("serve")
+    image.cache_clear()

@@ -55,7 +55,7 @@ def test_what_changed_is_told_in_words() -> None:
         secrets=[],
     )
     mlflow = "MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_USERNAME"
-    assert told(small(), changed) == [
+    assert told(spec(), changed) == [
         "~ component begin: config map sonarc-launcher (none) → /etc/sonarc",
         "~ component begin: env A (none) → b",
         f"~ every component: image example.com/pipeline:v1 → example.com/pipeline@{DIGEST}",
@@ -68,9 +68,9 @@ def test_what_changed_is_told_in_words() -> None:
         "~ component sources: retries 2 → 0",
         "~ component sources: timeout 21600 s → 60 s",
     ]
-    assert told(small(), small()) == []
-    assert "+" in text_diff(small(), changed, ("a", "b"))
-    longer = told(small(), small(until="ingest"))
+    assert told(spec(), spec()) == []
+    assert "+" in text_diff(spec(), changed, ("a", "b"))
+    longer = told(spec(), small(until="ingest"))
     assert longer[0] == "+ component ingest (example.com/pipeline:v1)"
 
 

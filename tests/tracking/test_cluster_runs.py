@@ -11,18 +11,15 @@ import components.launch
 from components.run import begin_parent, end_run
 from sonarc.contracts.presets import load
 from sonarc.contracts.result import TrackingRef
-from sonarc.tracking.mlflow_client import initialise
 from sonarc.tracking.runs import EXPERIMENT
 
 RUN = "0d6f3c1e-run"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture
+def server(tracking_uri: str) -> str:
     """A tracking database, which stands for a server: neither is a run that somebody opened."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
-    initialise(uri)
-    return uri
+    return tracking_uri
 
 
 @pytest.fixture(autouse=True)
