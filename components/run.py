@@ -73,13 +73,15 @@ def end_run(*, store_uri: str, tracking: str, ray_address: str, run: str, state:
 def _close_parent(store_uri: str, tracking: str, run: str, state: str, message: str) -> None:
     if not _names_a_server(tracking):
         return
-    from sonarc.tracking.runs import EXPERIMENT, OUTCOME_TAG, close_parent, find_parent, parent_run
+    from sonarc.tracking.runs import EXPERIMENT, OUTCOME_TAG, close_parent, find_parent, parent_run, stages_of
 
     ref = find_parent(tracking, EXPERIMENT, run, _outbox(store_uri))
     if ref is None:
         return  # never begun, or Kubeflow's own, which ends with the Kubeflow run
     if state != "SUCCEEDED":
         parent_run(ref).log_tags({OUTCOME_TAG: "failed", "sonarc.message": message[:MAX_MESSAGE]})
+    elif "encode" in (stages := stages_of(ref)):  # else it ended early, and ingest has said so
+        parent_run(ref).log_tags({OUTCOME_TAG: "refused" if stages & {"gate", "promote"} == {"gate"} else "succeeded"})
     close_parent(ref, STATUS.get(state, "KILLED"))
 
 

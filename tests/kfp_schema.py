@@ -34,6 +34,7 @@ class Contract:
     def __init__(self) -> None:
         document = json.loads(FILE.read_text(encoding="utf-8"))
         self.definitions = {name: _closed(body) for name, body in document["definitions"].items()}
+        self.checkers: dict[str, jsonschema.Draft4Validator] = {}
         self.operations = [
             (method.upper(), re.compile(re.sub(r"\\\{[^{}]+\\\}", "[^/:]+", re.escape(path)) + "$"), operation)
             for path, methods in document["paths"].items()
@@ -72,9 +73,12 @@ class Contract:
 
     def fits(self, document: Any, schema: Any) -> list[str]:
         """Where a document leaves a schema; properties that it does not know count."""
-        whole = {**_closed(schema), "definitions": self.definitions}
-        checker = jsonschema.Draft4Validator(whole, format_checker=_FORMATS)
-        return [f"{'.'.join(map(str, error.path))}: {error.message[:200]}" for error in checker.iter_errors(document)]
+        key = json.dumps(schema, sort_keys=True)
+        if key not in self.checkers:
+            whole = {**_closed(schema), "definitions": self.definitions}
+            self.checkers[key] = jsonschema.Draft4Validator(whole, format_checker=_FORMATS)
+        errors = self.checkers[key].iter_errors(document)
+        return [f"{'.'.join(map(str, error.path))}: {error.message[:200]}" for error in errors]
 
 
 def _closed(schema: Any) -> Any:

@@ -34,6 +34,7 @@ PIPELINE_RUN_TAG = "sonarc.pipeline_run"
 """Id of the Kubeflow run that a parent run stands for."""
 NAME_TAG = "mlflow.runName"
 PARENT_TAG = "mlflow.parentRunId"
+STAGE_TAG = "sonarc.stage"
 OUTCOME_TAG = "sonarc.outcome"
 """How a pipeline run ended: succeeded, nothing_new, refused or failed."""
 FLUSH_SECONDS = 2.0
@@ -247,6 +248,19 @@ def find_parent(uri: str, experiment: str, pipeline_run: str, outbox: str = "") 
     return TrackingRef(uri=uri, experiment=experiment, parent_run_id=runs[0].info.run_id, outbox=outbox)
 
 
+def stages_of(ref: TrackingRef) -> set[str]:
+    """The stages that a pipeline run has told of, finished or from the cache.
+
+    Raises:
+        TrackingError: the server cannot be reached or refuses.
+    """
+    with mlflow_client.explained(ref.uri):
+        client = mlflow_client.client(ref.uri)
+        experiment = client.get_run(ref.parent_run_id).info.experiment_id
+        nested = client.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{ref.parent_run_id}'")
+    return {run.data.tags[STAGE_TAG] for run in nested if run.info.status == "FINISHED" and STAGE_TAG in run.data.tags}
+
+
 def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
@@ -322,7 +336,7 @@ def stage_run(ref: TrackingRef | None, stage: str, key: str) -> Iterator[StageRu
 
 
 def _stage(ref: TrackingRef, stage: str, key: str) -> AbstractContextManager[StageRun]:
-    return _nested(ref, ref.parent_run_id, stage, {"sonarc.stage": stage, "sonarc.key": key})
+    return _nested(ref, ref.parent_run_id, stage, {STAGE_TAG: stage, "sonarc.key": key})
 
 
 def record_cached(ref: TrackingRef | None, result: StageResult) -> str | None:

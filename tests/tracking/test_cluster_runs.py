@@ -11,7 +11,7 @@ import components.launch
 from components.run import begin_parent, end_run
 from sonarc.contracts.presets import load
 from sonarc.contracts.result import TrackingRef
-from sonarc.tracking.runs import EXPERIMENT
+from sonarc.tracking.runs import EXPERIMENT, OUTCOME_TAG, stage_run
 
 RUN = "0d6f3c1e-run"
 
@@ -55,6 +55,24 @@ def test_a_second_try_finds_the_run_of_the_first_and_the_end_closes_it(tmp_path:
     assert run.info.status == "FINISHED"
     assert run.data.params["arc.steps"] == "6"
     assert run.data.tags["sonarc.pipeline_run"] == "again"
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        (["ingest"], None),
+        (["ingest", "encode"], "succeeded"),
+        (["encode", "gate"], "refused"),
+        (["encode", "gate", "promote"], "succeeded"),
+    ],
+)
+def test_how_it_ended_is_said_as_on_a_laptop(tmp_path: Path, server: str, stages: list[str], said: str | None) -> None:
+    ref = TrackingRef.model_validate_json(begun(tmp_path, server, "told"))
+    for stage in stages:
+        with stage_run(ref, stage, "key"):
+            pass
+    ended(tmp_path, server, "told", "SUCCEEDED")
+    assert MlflowClient(server).get_run(ref.parent_run_id).data.tags.get(OUTCOME_TAG) == said
 
 
 @pytest.mark.parametrize(("state", "status"), [("FAILED", "FAILED"), ("CANCELLED", "KILLED")])
