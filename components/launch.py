@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import sys
 import time
@@ -252,6 +253,7 @@ def _run_on_ray(request: StageRequest, folder: str, address: str) -> StageResult
         entrypoint=shlex.join([sys.executable, "-m", f"ray_jobs.{request.stage}", "--request", request_uri]),
         submission_id=attempt,
         runtime_env={"env_vars": worker_env(request.config.compute.threads)},
+        metadata={"sonarc_run": os.environ.get("KFP_RUN_ID", "")},
     )
     try:
         shown, pause = 0, POLL_SECONDS[0]
@@ -292,3 +294,19 @@ def artifact_metadata(record: StageRecord) -> dict[str, str]:
         "cached": json.dumps(record.cached),
         "seconds": f"{record.seconds:.3f}",
     }
+
+
+def cleanup(run_name: str, *, ray_address: str = "") -> list[str]:
+    """End the Ray jobs of a pipeline run that are left, and name them; safe to repeat.
+
+    A component that is ended stops its own job. What this finds was left by one that was killed.
+    """
+    from ray.job_submission import JobSubmissionClient
+
+    client, ended = JobSubmissionClient(ray_address), []
+    for job in client.list_jobs():
+        ours = job.submission_id and (job.metadata or {}).get("sonarc_run") == run_name
+        if ours and not job.status.is_terminal():
+            client.stop_job(job.submission_id)
+            ended.append(job.submission_id)
+    return ended

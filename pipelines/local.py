@@ -31,7 +31,6 @@ from sonarc.report.summary import GateLine, ModelLine, RuleLine, RunSummary, sum
 from sonarc.tracking.gate import Verdict, read_verdict
 from sonarc.tracking.registry import Registry
 
-EXPERIMENT = "sonarc"
 POLL_SECONDS = 0.2
 SCHEDULE_VARIABLE, FIRE_VARIABLE = "SONARC_SCHEDULE", "SONARC_SCHEDULE_FIRE"
 """By which a schedule's keeper tells a run what it answers."""
@@ -90,7 +89,7 @@ def run_pipeline(config: SonarcConfig, places: Places, *, until: str = "smoke", 
     Ctrl-C passes through after everything this run started has ended.
     """
     from sonarc.tracking.outbox import OUTBOX
-    from sonarc.tracking.runs import OUTCOME_TAG, close_parent, open_parent, parent_run
+    from sonarc.tracking.runs import EXPERIMENT, OUTCOME_TAG, close_parent, open_parent, parent_run
 
     watch, started = Stopwatch(), datetime.now(UTC)
     run_id = f"{started:%Y%m%d-%H%M%S}-{config.sha256()[:8]}"
@@ -250,14 +249,13 @@ def _execute(
         if child.poll() is None:
             end_tree(child.pid)
             child.wait()
-    if child.returncode == 0:
-        return
     if (folder / "error.json").exists():
         failed = StageFailed.model_validate_json((folder / "error.json").read_bytes())
         if failed.failure.code == NothingNew.code:
             raise NothingNew(failed.failure.message, failed.failure.hint)
         raise StageFailedError(failed)
-    raise StageError(f"The pipeline ended with code {child.returncode}.", f"Its log: {log}")
+    if child.returncode != 0:
+        raise StageError(f"The pipeline ended with code {child.returncode}.", f"Its log: {log}")
 
 
 def stage_records(folder: Path) -> dict[str, StageRecord]:

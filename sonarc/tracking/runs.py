@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
 
+EXPERIMENT = "sonarc"
+"""The experiment of the pipeline's own runs."""
+PIPELINE_RUN_TAG = "sonarc.pipeline_run"
+"""Id of the Kubeflow run that a parent run stands for."""
 NAME_TAG = "mlflow.runName"
+PARENT_TAG = "mlflow.parentRunId"
 OUTCOME_TAG = "sonarc.outcome"
 """How a pipeline run ended: succeeded, nothing_new, refused or failed."""
 FLUSH_SECONDS = 2.0
@@ -183,7 +188,8 @@ def open_parent(
 ) -> TrackingRef:
     """Begin the parent run of a pipeline run, creating the database and the experiment where needed.
 
-    A run id in MLFLOW_RUN_ID, as Kubeflow injects it, is used instead of a new run.
+    A run that Kubeflow's own MLflow plugin made is used instead of a new one: MLFLOW_RUN_ID names the run it opened for
+    this task, below the pipeline run's.
 
     Args:
         uri: a tracking server, or `sqlite:///<file>`, whose artifacts then lie beside the file.
@@ -204,16 +210,41 @@ def open_parent(
     with mlflow_client.explained(uri):
         mlflow_client.initialise(uri)
         client = mlflow_client.client(uri)
-        if run_id := os.environ.get("MLFLOW_RUN_ID"):
-            experiment = client.get_experiment(client.get_run(run_id).info.experiment_id).name
+        if injected := os.environ.get("MLFLOW_RUN_ID"):
+            given = client.get_run(injected)
+            run_id = given.data.tags.get(PARENT_TAG, injected)
+            experiment = client.get_experiment(given.info.experiment_id).name
         else:
-            created = client.create_run(_experiment_id(client, uri, experiment), run_name=name)
+            created = client.create_run(_experiment_id(client, uri, experiment), run_name=name, tags=dict(tags))
             run_id = created.info.run_id
         ref = TrackingRef(uri=uri, experiment=experiment, parent_run_id=run_id, outbox=outbox)
         run = MlflowRun(_parent_outbox(ref))
         run.log_tags({NAME_TAG: name, **tags})
         run.log_params(params)
     return ref
+
+
+def find_parent(uri: str, experiment: str, pipeline_run: str, outbox: str = "") -> TrackingRef | None:
+    """The parent run that was opened for a Kubeflow run; None: there is none.
+
+    Args:
+        uri, experiment, outbox: as for `open_parent`.
+        pipeline_run: what it was tagged with as `PIPELINE_RUN_TAG`.
+
+    Raises:
+        TrackingError: the server cannot be reached or refuses.
+    """
+    with mlflow_client.explained(uri):
+        mlflow_client.initialise(uri)
+        client = mlflow_client.client(uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return None
+        wanted = f"tags.`{PIPELINE_RUN_TAG}` = '{pipeline_run}'"
+        runs = client.search_runs([found.experiment_id], wanted, max_results=1, order_by=["attributes.start_time ASC"])
+    if not runs:
+        return None
+    return TrackingRef(uri=uri, experiment=experiment, parent_run_id=runs[0].info.run_id, outbox=outbox)
 
 
 def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
