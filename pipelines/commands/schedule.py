@@ -129,7 +129,7 @@ def runs(name: Name, limit: Annotated[int, typer.Option(min=1, help="At most so 
 
 
 @schedule.command()
-def serve(folder: Runs = Path("runs")) -> None:
+def serve(runs: Runs = Path("runs")) -> None:
     """Keep the embedded schedules until Ctrl-C: start what is due, one run at a time.
 
     Any number may be started on one database: one of them works, and another goes on for it should it die.
@@ -144,7 +144,7 @@ def serve(folder: Runs = Path("runs")) -> None:
         from pipelines.schedules.tables import Database
 
         logging.getLogger("pipelines.schedules").setLevel(logging.INFO)
-        database, home = Database.default(), folder.resolve()
+        database, home = Database.default(), runs.resolve()
         typer.echo(f"Keeping the schedules of {database.place.shown}; Ctrl-C ends it.", err=True)
         keeper = Keeper(EmbeddedSchedules(database), Lease(database), lambda *given: RunProcess(*given, home))
         keeper.serve()
