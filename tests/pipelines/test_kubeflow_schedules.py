@@ -74,7 +74,7 @@ def test_setting_the_same_again_changes_nothing_and_another_replaces_it(kfp: Kfp
 STEPS = ["POST /recurringruns", ":disable", ":enable", "DELETE /recurringruns"]
 
 
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("after", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_setting_that_breaks_off_never_fires_twice_and_is_ended_by_the_next(kfp: Kfp, step: str, after: bool) -> None:
     schedules(kfp).set(weekly())

@@ -61,7 +61,6 @@ def test_a_second_try_finds_the_run_of_the_first_and_the_end_closes_it(tmp_path:
     ("stages", "said"),
     [
         (["ingest"], None),
-        (["ingest", "encode"], "succeeded"),
         (["encode", "gate"], "refused"),
         (["encode", "gate", "promote"], "succeeded"),
     ],
