@@ -12,7 +12,7 @@ ARGS ?=
 # constraints.txt is the whole resolved set, so nothing is left to resolve; bytecode is made when first imported.
 PIP := --quiet --no-deps --no-compile
 
-.PHONY: test-monitoring help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve test-browser bench-serve bench-data bench-scale
+.PHONY: test-monitoring help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve test-browser bench-serve bench-data bench-scale test-schedule
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,13 @@ test-tune: install  ## searches over a real PostgreSQL, whose server or coordina
 	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq postgresql >/dev/null; } \
 	  || { echo "PostgreSQL is missing. Install Debian's package postgresql."; exit 1; }
 	$(BIN)/pytest -m "slow or not slow" -n 0 tests/tuning tests/faults/test_tuning_faults.py $(ARGS)
+
+test-schedule: install  ## schedules over a real PostgreSQL, keepers killed, and a month of real retrains
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq postgresql >/dev/null; } \
+	  || { echo "PostgreSQL is missing. Install Debian's package postgresql."; exit 1; }
+	$(BIN)/pytest -m "slow or not slow" -n 0 tests/pipelines/test_cron.py tests/pipelines/test_schedules.py \
+	  tests/tracking/test_retrain.py tests/e2e/test_month.py $(ARGS)
 
 test-serve: install  ## the endpoint: every answer to made-up requests, and a real server under load, switched and killed
 	$(BIN)/pytest -m "slow or not slow" tests/serving $(ARGS)

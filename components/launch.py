@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import sys
 import time
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sonarc.contracts import log, store
 from sonarc.contracts.config import SonarcConfig
-from sonarc.contracts.errors import SonarcError, StageError, error_of
+from sonarc.contracts.errors import NothingNew, SonarcError, StageError, error_of
 from sonarc.contracts.hashing import sha256_bytes, sha256_json
 from sonarc.contracts.progress import ProgressWriter
 from sonarc.contracts.result import (
@@ -85,6 +86,7 @@ def launch(
 
     Raises:
         StageError: the stage failed; the message is the stage's own.
+        NothingNew: ingest found nothing that the champion was not made from, and only what is new was asked for.
     """
     log.setup()
     request = StageRequest(
@@ -98,15 +100,17 @@ def launch(
     try:
         request = _with_outside(request)
         record = _perform(request, ray_address)
+        if progress:
+            record_path = Path(progress).parent / "stages" / f"{stage}.json"
+            store.write_json(str(record_path), record.model_dump(mode="json", by_alias=True))
+            ProgressWriter(Path(progress), stage)(1, 1, unit="stage", message="cached" if record.cached else "done")
+        if stage == "ingest" and request.config.retrain.only_new:
+            _require_new(request, record.result)
     except SonarcError as error:
         if progress:
             failure = StageFailed(stage=stage, failure=failure_of(error), exit_code=error.exit_code)
             store.write_json(str(Path(progress).parent / "error.json"), failure.model_dump(mode="json"))
         raise
-    if progress:
-        record_path = Path(progress).parent / "stages" / f"{stage}.json"
-        store.write_json(str(record_path), record.model_dump(mode="json", by_alias=True))
-        ProgressWriter(Path(progress), stage)(1, 1, unit="stage", message="cached" if record.cached else "done")
     return record
 
 
@@ -128,7 +132,7 @@ def _perform(request: StageRequest, ray_address: str) -> StageRecord:
 
 def _with_outside(request: StageRequest) -> StageRequest:
     """Let what lies outside the store enter the key: it may have changed since the last run under the same name."""
-    config, outside, champion, parent = request.config, [], "", ""
+    config, outside, champion, parent, base = request.config, [], "", "", ""
     if request.stage == "sources" and config.data.sources:
         from sonarc.data.sources import fingerprint
 
@@ -143,8 +147,30 @@ def _with_outside(request: StageRequest) -> StageRequest:
     if request.stage == "ingest":
         parent, sha256 = _parent(request)
         outside += [sha256] if parent else []
+    if request.stage == "pretrain" and config.retrain.warm_start != "off":
+        base, sha256 = _base(request)
+        outside += [sha256] if base else []
     combined = sha256_json(outside) if outside else ""
-    return request.model_copy(update={"fingerprint": combined, "champion": champion, "parent": parent})
+    return request.model_copy(update={"fingerprint": combined, "champion": champion, "parent": parent, "base": base})
+
+
+def _base(request: StageRequest) -> tuple[str, str]:
+    """URI and hash of the package of the base that pre-training begins with; empty: from scratch."""
+    from sonarc.tracking.retrain import base_to_start_from
+
+    return base_to_start_from(request)
+
+
+def _require_new(request: StageRequest, ingested: StageResult) -> None:
+    """End the run here, and say so in MLflow, where ingest found nothing new."""
+    from sonarc.tracking.retrain import require_new
+    from sonarc.tracking.runs import OUTCOME_TAG, parent_run
+
+    try:
+        require_new(request, ingested.outputs["dataset"])
+    except NothingNew as found:
+        parent_run(request.tracking).log_tags({OUTCOME_TAG: found.code})
+        raise
 
 
 def _parent(request: StageRequest) -> tuple[str, str]:
@@ -227,6 +253,7 @@ def _run_on_ray(request: StageRequest, folder: str, address: str) -> StageResult
         entrypoint=shlex.join([sys.executable, "-m", f"ray_jobs.{request.stage}", "--request", request_uri]),
         submission_id=attempt,
         runtime_env={"env_vars": worker_env(request.config.compute.threads)},
+        metadata={"sonarc_run": os.environ.get("KFP_RUN_ID", "")},
     )
     try:
         shown, pause = 0, POLL_SECONDS[0]
@@ -267,3 +294,19 @@ def artifact_metadata(record: StageRecord) -> dict[str, str]:
         "cached": json.dumps(record.cached),
         "seconds": f"{record.seconds:.3f}",
     }
+
+
+def cleanup(run_name: str, *, ray_address: str = "") -> list[str]:
+    """End the Ray jobs of a pipeline run that are left, and name them; safe to repeat.
+
+    A component that is ended stops its own job. What this finds was left by one that was killed.
+    """
+    from ray.job_submission import JobSubmissionClient
+
+    client, ended = JobSubmissionClient(ray_address), []
+    for job in client.list_jobs():
+        ours = job.submission_id and (job.metadata or {}).get("sonarc_run") == run_name
+        if ours and not job.status.is_terminal():
+            client.stop_job(job.submission_id)
+            ended.append(job.submission_id)
+    return ended

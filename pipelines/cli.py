@@ -14,6 +14,8 @@ import typer
 from pipelines.commands.keys import keys
 from pipelines.commands.models import models
 from pipelines.commands.options import Overrides, Preset, Quiet, Runs, Store, Tracking, explained
+from pipelines.commands.pipeline import pipeline
+from pipelines.commands.schedule import schedule
 from sonarc.contracts import log
 from sonarc.contracts.errors import ConfigError
 from sonarc.contracts.stages import STAGES
@@ -35,11 +37,11 @@ app = typer.Typer(
     ),
 )
 train = typer.Typer(no_args_is_help=True, help="Train one model: the base, the generator (ARC), the codec, the CLAP.")
-pipeline = typer.Typer(no_args_is_help=True, help="The compiled Kubeflow pipeline.")
 app.add_typer(models, name="models", rich_help_panel="Models")
 app.add_typer(train, name="train", rich_help_panel="Stages")
 app.add_typer(pipeline, name="pipeline", rich_help_panel="Platform")
 app.add_typer(keys, name="keys", rich_help_panel="Platform")
+app.add_typer(schedule, name="schedule", rich_help_panel="Platform")
 Dataset = Annotated[str, typer.Option(help="Location of a dataset folder, the output of `sonarc ingest`.")]
 
 
@@ -417,26 +419,6 @@ def _fields(tree: SonarcConfig) -> Iterator[tuple[str, str]]:
             continue
         for name, field in type(value).model_fields.items():
             yield f"{section}.{name} = {getattr(value, name)!r}", field.description or ""
-
-
-@pipeline.command("compile")
-def compile_(
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: the copy in git.")] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit 2 where the copy is out of date.")
-    ] = False,
-) -> None:
-    """Compile the DAG to Kubeflow's YAML."""
-    with explained():
-        from pipelines.compiled import COMPILED, compile_text
-
-        target = output or COMPILED
-        text = compile_text()
-        if not check:
-            target.write_text(text, encoding="utf-8")
-            typer.echo(f"Wrote {target}")
-        elif not target.exists() or target.read_text(encoding="utf-8") != text:
-            raise ConfigError(f"{target} is not what the DAG compiles to.", "Run `sonarc pipeline compile`.")
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from pipelines.local_ray import LocalRay, local_ray
 from serving import control
 from sonarc.contracts import store
 from sonarc.contracts.config import SonarcConfig
-from sonarc.contracts.errors import GateRefused, SonarcError, StageError
+from sonarc.contracts.errors import GateRefused, NothingNew, SonarcError, StageError
 from sonarc.contracts.processes import end_tree
 from sonarc.contracts.result import StageFailure, Stopwatch
 from sonarc.contracts.stages import STAGES
@@ -31,8 +31,9 @@ from sonarc.report.summary import GateLine, ModelLine, RuleLine, RunSummary, sum
 from sonarc.tracking.gate import Verdict, read_verdict
 from sonarc.tracking.registry import Registry
 
-EXPERIMENT = "sonarc"
 POLL_SECONDS = 0.2
+SCHEDULE_VARIABLE, FIRE_VARIABLE = "SONARC_SCHEDULE", "SONARC_SCHEDULE_FIRE"
+"""By which a schedule's keeper tells a run what it answers."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def run_pipeline(config: SonarcConfig, places: Places, *, until: str = "smoke", 
     Ctrl-C passes through after everything this run started has ended.
     """
     from sonarc.tracking.outbox import OUTBOX
-    from sonarc.tracking.runs import close_parent, open_parent, parent_run
+    from sonarc.tracking.runs import EXPERIMENT, OUTCOME_TAG, close_parent, open_parent, parent_run
 
     watch, started = Stopwatch(), datetime.now(UTC)
     run_id = f"{started:%Y%m%d-%H%M%S}-{config.sha256()[:8]}"
@@ -96,7 +97,7 @@ def run_pipeline(config: SonarcConfig, places: Places, *, until: str = "smoke", 
     folder.mkdir(parents=True)
     tree = config.model_dump(mode="json")
     store.write_json(str(folder / "config.json"), tree)
-    tags = {"sonarc.preset": config.preset, "sonarc.config_sha256": config.sha256()}
+    tags = {"sonarc.preset": config.preset, "sonarc.config_sha256": config.sha256(), **_fire_tags()}
     outbox = store.join(places.store, OUTBOX)
     parent = open_parent(places.tracking, EXPERIMENT, run_id, tree, tags, outbox)
     error: SonarcError | None = None
@@ -134,8 +135,15 @@ def run_pipeline(config: SonarcConfig, places: Places, *, until: str = "smoke", 
         run.log_file(folder / name)
     for sample in sorted((folder / "samples").glob("*")):
         run.log_file(sample, "samples")
-    close_parent(parent, "FINISHED" if error is None else "FAILED")
+    run.log_tags({OUTCOME_TAG: summary.status})
+    close_parent(parent, "FINISHED" if error is None or summary.status == "nothing_new" else "FAILED")
     return RunOutcome(summary, folder, error)
+
+
+def _fire_tags() -> dict[str, str]:
+    """Which schedule, and which of its fires, this run answers."""
+    names = {"sonarc.schedule": SCHEDULE_VARIABLE, "sonarc.schedule_fire": FIRE_VARIABLE}
+    return {tag: os.environ[name] for tag, name in names.items() if os.environ.get(name)}
 
 
 @contextlib.contextmanager
@@ -241,11 +249,13 @@ def _execute(
         if child.poll() is None:
             end_tree(child.pid)
             child.wait()
-    if child.returncode == 0:
-        return
     if (folder / "error.json").exists():
-        raise StageFailedError(StageFailed.model_validate_json((folder / "error.json").read_bytes()))
-    raise StageError(f"The pipeline ended with code {child.returncode}.", f"Its log: {log}")
+        failed = StageFailed.model_validate_json((folder / "error.json").read_bytes())
+        if failed.failure.code == NothingNew.code:
+            raise NothingNew(failed.failure.message, failed.failure.hint)
+        raise StageFailedError(failed)
+    if child.returncode != 0:
+        raise StageError(f"The pipeline ended with code {child.returncode}.", f"Its log: {log}")
 
 
 def stage_records(folder: Path) -> dict[str, StageRecord]:

@@ -7,12 +7,13 @@ from ray_jobs.training import check_workers, train
 from sonarc.contracts.checkpoint import read_manifest
 from sonarc.contracts.dataset import read_latents
 from sonarc.contracts.errors import ConfigError
+from sonarc.contracts.package import read_package
 from sonarc.contracts.result import Artifact
 from sonarc.training.loop import PretrainJob, pretrain
 
 
 def run(context: StageContext) -> Outcome:
-    """Train the base and hand on its last checkpoint."""
+    """Train the base, from scratch or from the one that the request names, and hand on its last checkpoint."""
     config = context.config
     check_workers(context, config.pretrain.batch)
     latents = context.input("encode", "latents")
@@ -32,10 +33,14 @@ def run(context: StageContext) -> Outcome:
         "encoder_sha256": manifest.encoder_sha256,
         "latents_sha256": latents.sha256,
     }
-    uri, last = train(context, pretrain, PretrainJob(config, manifest.dataset_uri, latents.uri, lineage))
+    start = context.request.base
+    if start:
+        lineage["warm_start_sha256"] = read_package(start).sha256()
+        context.run.log_params({"warm_start": start})
+    uri, last = train(context, pretrain, PretrainJob(config, manifest.dataset_uri, latents.uri, lineage, start))
     return Outcome(
         {"base": Artifact(uri=uri, sha256=read_manifest(uri).sha256())},
-        counts={"steps": last.step, "clips_drawn": last.position},
+        counts={"steps": last.step, "clips_drawn": last.position, **({"warm_start": 1} if start else {})},
     )
 
 

@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.image import IMAGE
+from components.image import image
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
+@dsl.component(base_image=image("pipeline"), install_kfp_package=False)
 def ingest(
     config: str,
     store: str,
@@ -14,7 +14,7 @@ def ingest(
     progress: str,
     sources: dsl.Input[dsl.Dataset],
     dataset: dsl.Output[dsl.Dataset],
-) -> None:
+) -> bool:
     """Decode, condition and split captioned audio into a WebDataset with index, quarantine and manifest.
 
     Args:
@@ -25,17 +25,26 @@ def ingest(
         progress: local path of the run's progress events; empty for none.
         sources: stage folder of `sources`.
         dataset: the stage's folder in the store.
+
+    Returns:
+        Whether to go on: False where only what is new was asked for, and nothing is.
     """
     from components.launch import artifact_metadata, launch
+    from sonarc.contracts.errors import NothingNew
 
-    record = launch(
-        "ingest",
-        config=config,
-        store_uri=store,
-        tracking=tracking,
-        ray_address=ray_address,
-        progress=progress,
-        inputs={"sources": sources.uri},
-    )
+    try:
+        record = launch(
+            "ingest",
+            config=config,
+            store_uri=store,
+            tracking=tracking,
+            ray_address=ray_address,
+            progress=progress,
+            inputs={"sources": sources.uri},
+        )
+    except NothingNew as found:
+        print(found)
+        return False
     dataset.uri = record.folder
     dataset.metadata.update(artifact_metadata(record))
+    return True

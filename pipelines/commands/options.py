@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sonarc.contracts.errors import SonarcError
+from sonarc.contracts.errors import NothingNew, SonarcError
 
 INTERRUPTED = 130
 
@@ -43,6 +43,9 @@ def explained() -> Iterator[None]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
+    except NothingNew as found:
+        typer.secho(f"{found.message} {found.hint}", fg="cyan", err=True)
+        raise typer.Exit(found.exit_code) from found
     except SonarcError as error:
         typer.secho(f"Error: {error.message}", fg="red", err=True)
         if error.hint:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
+import sonarc
+from components.image import ROLES
+from pipelines.kubeflow.profile import Profile
+from pipelines.kubeflow.spec import compile_yaml
+
 COMPILED = Path(__file__).parent / "sonarc.yaml"
+PLAIN = Profile(images={name: f"sonarc/{name}" for name in ROLES})
+"""The default profile, whatever the environment says of images."""
 
 
 def compile_text() -> str:
-    """The DAG as Kubeflow YAML; the same code always gives the same text."""
-    from kfp.compiler import Compiler
+    """The DAG as Kubeflow YAML, with the default profile and the package's version as the images' tag.
 
-    from pipelines.dag import build
-
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "sonarc.yaml"
-        Compiler().compile(build(), str(target))
-        return target.read_text(encoding="utf-8")
+    A git version cannot stand in a file that git keeps.
+    """
+    return compile_yaml(PLAIN, sonarc.__version__)

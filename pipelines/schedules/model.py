@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sonarc.contracts.config import SonarcConfig
+from sonarc.contracts.config.tree import explain
+from sonarc.contracts.errors import ConfigError
+from sonarc.contracts.presets import load
 
 LATEST = "latest"
+RETRAIN = ("retrain.only_new=true", "retrain.warm_start=fitting")
+"""What a scheduled run does unless its overrides say otherwise: it goes on from the champion, with what is new."""
 Outcome = Literal["running", "succeeded", "nothing_new", "refused", "failed"]
 
 
@@ -34,6 +41,30 @@ class Schedule(BaseModel):
     paused: bool = False
     spec_sha256: str = ""
     """Hash of the compiled pipeline at the time of setting; empty until set."""
+
+    def settings(self) -> tuple[str, ...]:
+        """The overrides of a run of this schedule, its own last."""
+        return (*RETRAIN, *self.overrides)
+
+    def config(self) -> SonarcConfig:
+        """The tree of a run of this schedule.
+
+        Raises:
+            ConfigError: preset or overrides do not make one.
+        """
+        return load(self.preset, self.settings())
+
+
+def schedule_of(**given: Any) -> Schedule:
+    """A schedule from what somebody typed.
+
+    Raises:
+        ConfigError: a field is not what it must be; each is named with its value.
+    """
+    try:
+        return Schedule(**given)
+    except ValidationError as error:
+        raise ConfigError(f"The schedule is not valid: {explain(error)}", "`sonarc schedule set --help`") from error
 
 
 class ScheduleState(BaseModel):

@@ -102,6 +102,20 @@ class ServingError(SonarcError):
     exit_code = 11
 
 
+class NothingNew(SonarcError):
+    """The sources hold nothing that the champion was not trained from: the run ended early, as it was asked to."""
+
+    code = "nothing_new"
+    exit_code = 12
+
+
+class PlatformError(SonarcError):
+    """The cluster's Kubeflow cannot be reached, or refuses."""
+
+    code = "platform"
+    exit_code = 13
+
+
 def error_of(code: str, message: str, hint: str = "") -> SonarcError:
     """The error that was recorded under a code, of its own class again; a `StageError` for any other code."""
     kind = next((kind for kind in SonarcError.__subclasses__() if kind.code == code), StageError)

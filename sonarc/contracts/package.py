@@ -35,6 +35,10 @@ class PackageLineage(BaseModel):
     dataset_version: int
     text_encoder: str
     """Kind and hash of the text encoder's weights, as `minilm:<sha256>`."""
+    encoder_sha256: str = ""
+    """Hash of the codec's encoder, by which a warm start knows its latents; empty in older packages."""
+    dataset_uri: str = ""
+    """Where the dataset lies, by which a later one is known to hold something new; empty in older packages."""
 
 
 class PackageManifest(BaseModel):
@@ -51,7 +55,9 @@ class PackageManifest(BaseModel):
 
     def sha256(self) -> str:
         """The package hash that serving compares."""
-        return sha256_json(self.model_dump(mode="json", by_alias=True))
+        told = ("encoder_sha256", "dataset_uri")
+        unknown = {name for name in told if not getattr(self.lineage, name)}  # older packages do not say
+        return sha256_json(self.model_dump(mode="json", by_alias=True, exclude={"lineage": unknown}))
 
 
 def read_package(uri: str) -> PackageManifest:

@@ -94,6 +94,8 @@ class StageRequest(BaseModel):
     """URI of the champion's package, for stages that compare with it; its hash is in the fingerprint."""
     parent: str = ""
     """URI of the dataset that ingest adds to; its hash is in the fingerprint."""
+    base: str = ""
+    """URI of the package of the base that pre-training begins with; its hash is in the fingerprint."""
     tracking: TrackingRef | None = None
     progress: str = ""
     """Local path of the run's `progress.jsonl`; empty: no progress is written."""

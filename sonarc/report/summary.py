@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sonarc.contracts import store
 from sonarc.contracts.config import SonarcConfig
 from sonarc.contracts.dataset import DatasetManifest, Split, SplitCount, read_dataset
-from sonarc.contracts.errors import DataError
+from sonarc.contracts.errors import DataError, NothingNew
 from sonarc.contracts.machine import Machine, this_machine
 from sonarc.contracts.result import StageFailure, StageResult, recorded_versions
 from sonarc.contracts.scores import ModelName, Score, ScoreSheet, read_scores
@@ -101,8 +101,8 @@ class RunSummary(_Document):
     run_id: str
     preset: str
     config_sha256: str
-    status: Literal["succeeded", "refused", "failed"]
-    """`refused`: every stage ran, and the gate said no."""
+    status: Literal["succeeded", "nothing_new", "refused", "failed"]
+    """`nothing_new`: it ended after ingest, as asked to; `refused`: every stage ran, and the gate said no."""
     started: str
     """UTC, ISO 8601."""
     total_seconds: float = Field(ge=0)
@@ -175,18 +175,20 @@ def summarize(
         failed_stage: the stage that failed, where it left no result here.
 
     Returns:
-        The summary: `refused` where the verdict is negative, else `failed` where a stage failed or `error` is given.
+        The summary: `refused` where the verdict is negative, `nothing_new` where `error` says so, else `failed` where
+        a stage failed or `error` is given.
     """
     lines = tuple(
         _stage_line(name, results.get(name), cached, wall_seconds, failed=name == failed_stage) for name in STAGES
     )
     failure = error or next((r.error for r in results.values() if r.status == "failed"), None)
     refused = gate is not None and not gate.passed
+    quiet = failure is not None and failure.code == NothingNew.code
     return RunSummary(
         run_id=run_id,
         preset=config.preset,
         config_sha256=config.sha256(),
-        status="refused" if refused else "failed" if failure else "succeeded",
+        status="refused" if refused else "nothing_new" if quiet else "failed" if failure else "succeeded",
         started=started,
         total_seconds=round(total_seconds, 2),
         machine=this_machine(),

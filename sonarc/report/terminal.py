@@ -9,7 +9,7 @@ from rich.text import Text
 from sonarc.report.summary import RunSummary, StageLine
 from sonarc.report.tables import best_cells, score_table, show, show_seconds
 
-_STYLES = {"succeeded": "green", "refused": "yellow", "failed": "red", "skipped": "dim"}
+_STYLES = {"succeeded": "green", "nothing_new": "cyan", "refused": "yellow", "failed": "red", "skipped": "dim"}
 
 
 def print_summary(summary: RunSummary, console: Console | None = None) -> None:
@@ -96,7 +96,8 @@ def _lines(summary: RunSummary) -> list[Text]:
     if summary.endpoint:
         lines.append(Text(f"Endpoint  {summary.endpoint}"))
     if summary.error:
-        lines.append(Text(f"Error     {summary.error.message} {summary.error.hint}".rstrip(), "red"))
+        word, style = ("Result", "cyan") if summary.status == "nothing_new" else ("Error", "red")
+        lines.append(Text(f"{word:<10}{summary.error.message} {summary.error.hint}".rstrip(), style))
     lines.append(Text(f"In all    {show_seconds(summary.total_seconds)}"))
     return lines
 

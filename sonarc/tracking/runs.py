@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
 
+EXPERIMENT = "sonarc"
+"""The experiment of the pipeline's own runs."""
+PIPELINE_RUN_TAG = "sonarc.pipeline_run"
+"""Id of the Kubeflow run that a parent run stands for."""
 NAME_TAG = "mlflow.runName"
+PARENT_TAG = "mlflow.parentRunId"
+STAGE_TAG = "sonarc.stage"
+OUTCOME_TAG = "sonarc.outcome"
+"""How a pipeline run ended: succeeded, nothing_new, refused or failed."""
 FLUSH_SECONDS = 2.0
 _MAX_DIGEST = 36
 _MAX_METRICS, _MAX_PARAMS, _MAX_VALUE = 500, 100, 6_000  # MLflow's limits of one log_batch call
@@ -181,7 +189,8 @@ def open_parent(
 ) -> TrackingRef:
     """Begin the parent run of a pipeline run, creating the database and the experiment where needed.
 
-    A run id in MLFLOW_RUN_ID, as Kubeflow injects it, is used instead of a new run.
+    A run that Kubeflow's own MLflow plugin made is used instead of a new one: MLFLOW_RUN_ID names the run it opened for
+    this task, below the pipeline run's.
 
     Args:
         uri: a tracking server, or `sqlite:///<file>`, whose artifacts then lie beside the file.
@@ -202,16 +211,54 @@ def open_parent(
     with mlflow_client.explained(uri):
         mlflow_client.initialise(uri)
         client = mlflow_client.client(uri)
-        if run_id := os.environ.get("MLFLOW_RUN_ID"):
-            experiment = client.get_experiment(client.get_run(run_id).info.experiment_id).name
+        if injected := os.environ.get("MLFLOW_RUN_ID"):
+            given = client.get_run(injected)
+            run_id = given.data.tags.get(PARENT_TAG, injected)
+            experiment = client.get_experiment(given.info.experiment_id).name
         else:
-            created = client.create_run(_experiment_id(client, uri, experiment), run_name=name)
+            created = client.create_run(_experiment_id(client, uri, experiment), run_name=name, tags=dict(tags))
             run_id = created.info.run_id
         ref = TrackingRef(uri=uri, experiment=experiment, parent_run_id=run_id, outbox=outbox)
         run = MlflowRun(_parent_outbox(ref))
         run.log_tags({NAME_TAG: name, **tags})
         run.log_params(params)
     return ref
+
+
+def find_parent(uri: str, experiment: str, pipeline_run: str, outbox: str = "") -> TrackingRef | None:
+    """The parent run that was opened for a Kubeflow run; None: there is none.
+
+    Args:
+        uri, experiment, outbox: as for `open_parent`.
+        pipeline_run: what it was tagged with as `PIPELINE_RUN_TAG`.
+
+    Raises:
+        TrackingError: the server cannot be reached or refuses.
+    """
+    with mlflow_client.explained(uri):
+        mlflow_client.initialise(uri)
+        client = mlflow_client.client(uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return None
+        wanted = f"tags.`{PIPELINE_RUN_TAG}` = '{pipeline_run}'"
+        runs = client.search_runs([found.experiment_id], wanted, max_results=1, order_by=["attributes.start_time ASC"])
+    if not runs:
+        return None
+    return TrackingRef(uri=uri, experiment=experiment, parent_run_id=runs[0].info.run_id, outbox=outbox)
+
+
+def stages_of(ref: TrackingRef) -> set[str]:
+    """The stages that a pipeline run has told of, finished or from the cache.
+
+    Raises:
+        TrackingError: the server cannot be reached or refuses.
+    """
+    with mlflow_client.explained(ref.uri):
+        client = mlflow_client.client(ref.uri)
+        experiment = client.get_run(ref.parent_run_id).info.experiment_id
+        nested = client.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{ref.parent_run_id}'")
+    return {run.data.tags[STAGE_TAG] for run in nested if run.info.status == "FINISHED" and STAGE_TAG in run.data.tags}
 
 
 def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
@@ -289,7 +336,7 @@ def stage_run(ref: TrackingRef | None, stage: str, key: str) -> Iterator[StageRu
 
 
 def _stage(ref: TrackingRef, stage: str, key: str) -> AbstractContextManager[StageRun]:
-    return _nested(ref, ref.parent_run_id, stage, {"sonarc.stage": stage, "sonarc.key": key})
+    return _nested(ref, ref.parent_run_id, stage, {STAGE_TAG: stage, "sonarc.key": key})
 
 
 def record_cached(ref: TrackingRef | None, result: StageResult) -> str | None:

@@ -83,6 +83,8 @@ def run_promote(context: StageContext) -> Outcome:
         dataset_sha256=dataset.sha256,
         dataset_version=read_dataset(dataset.uri).version,
         text_encoder=f"{encoder.name}:{encoder.sha256}",
+        encoder_sha256=made_by,
+        dataset_uri=dataset.uri,
     )
     base_uri, base = build_package(
         context.request.store,

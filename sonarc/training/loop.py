@@ -8,12 +8,14 @@ from typing import Any
 import torch
 
 from sonarc.checkpoint import sections
+from sonarc.checkpoint.state import load_tensors
 from sonarc.contracts.config import SonarcConfig
 from sonarc.contracts.hashing import sha256_json
 from sonarc.data import load_latents
 from sonarc.dit import DiT
 from sonarc.text import load_text_encoder
 from sonarc.training.pretraining import PretrainBatches, Pretrainer
+from sonarc.training.start import base_weights
 from sonarc.training.worker import TrainingWorker
 
 
@@ -23,13 +25,15 @@ class PretrainJob:
 
     Attributes:
         config: its sections audio, text, dit and pretrain; of compute what shapes a worker's memory.
-        lineage: hashes of dataset, latents and codec.
+        lineage: hashes of dataset, latents and codec, and of the base that it begins with.
+        start: package of that base; empty: it begins from scratch.
     """
 
     config: SonarcConfig
     dataset_uri: str
     latents_uri: str
     lineage: dict[str, str]
+    start: str = ""
 
     def sha256(self) -> str:
         """Hash of what shapes the training: a resume under another is refused."""
@@ -46,6 +50,8 @@ def pretrain(worker: TrainingWorker, job: PretrainJob) -> None:
     batches = PretrainBatches(latents, encoder, config.pretrain, config.dit.patch)
     torch.manual_seed(config.pretrain.seed)
     model = DiT(config.dit, encoder.width, recompute=config.compute.recompute)
+    if job.start:
+        load_tensors(model, base_weights(job.start, f"{encoder.name}:{encoder.sha256}"), what="base")
     trainer = Pretrainer(
         model,
         config.pretrain,

@@ -24,12 +24,13 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from sonarc.contracts.config import SonarcConfig
+from sonarc.contracts.database import Place
 from sonarc.contracts.errors import ConfigError, StoreError
 from sonarc.contracts.tuning import LossWeights, Trial
 from sonarc.tuning.choice import DIRECTIONS
 from sonarc.tuning.results import Measured, documents
 from sonarc.tuning.space import LINEAR, configured, search_space, weights_of
-from sonarc.tuning.storage import RETRIES, Place, once_more, open_storage, patiently
+from sonarc.tuning.storage import RETRIES, once_more, open_storage, patiently
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)

@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-from sonarc.contracts.errors import ConfigError, StageError, StoreError
+from sonarc.contracts import database
+from sonarc.contracts.database import EXAMPLE, Place
+from sonarc.contracts.errors import StageError, StoreError
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 VARIABLE = "SONARC_TUNE_STORAGE"
-EXAMPLE = "postgresql://user:password@host:5432/database"
-DRIVER = "postgresql+psycopg"
 GRACE_BEATS = 6
 """Signs of life that may be missed before a trial is taken for dead: a pause of the database is no death."""
 RETRIES = 1
@@ -38,30 +35,6 @@ OPENING_SECONDS = 5.0
 """Patience with a storage that has not answered yet: two coordinators may be making its tables at once."""
 PAUSE_SECONDS = (0.2, 5.0)
 """Between two attempts at a storage that does not answer: at first, and at most."""
-CONNECTION: dict[str, Any] = {
-    "connect_timeout": 10,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-    "application_name": "sonarc-tune",
-}
-"""libpq's settings by which a host that vanished is noticed within half a minute."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a study lives.
-
-    Attributes:
-        shown: what messages call it; free of secrets.
-        shared: whether coordinators on several hosts can work on it at once.
-    """
-
-    shown: str
-    shared: bool
-    url: URL = field(repr=False)
-    connect: dict[str, Any] = field(repr=False)
 
 
 def place_of(folder: Path) -> Place:
@@ -70,27 +43,7 @@ def place_of(folder: Path) -> Place:
     Raises:
         ConfigError: the variable does not hold the URL of a PostgreSQL database; the message does not repeat it.
     """
-    text = os.environ.get(VARIABLE)
-    if not text:
-        file = folder / "study.db"
-        return Place(str(file), False, URL.create("sqlite", database=str(file)), {"timeout": 60})
-    hint = f"Give it one like {EXAMPLE}, or unset it to search with a file on this machine."
-    try:
-        url = make_url(text)
-    except (ArgumentError, ValueError):
-        raise ConfigError(f"The environment variable {VARIABLE} does not hold the URL of a database.", hint) from None
-    if url.drivername not in ("postgres", "postgresql", DRIVER):
-        raise ConfigError(f"{VARIABLE} names a database of the kind {url.drivername!r}.", hint)
-    if "@" in (url.host or ""):
-        raise ConfigError(f"{VARIABLE} holds more than one @.", "Write %40 for an @ in the password.")
-    if not url.database:
-        raise ConfigError(f"{VARIABLE} names no database on its server.", hint)
-    password = url.password or url.query.get("password")
-    host = url.host or url.query.get("host") or "localhost"
-    shown = f"postgresql://{url.username or ''}@{host}:{url.port or 5432}/{url.database}"
-    bare = URL.create(DRIVER, url.username, None, url.host, url.port, url.database, url.query)
-    bare = bare.difference_update_query(["password"])
-    return Place(shown, True, bare, {**CONNECTION, **({"password": password} if password else {})})
+    return database.place_of(VARIABLE, folder / "study.db", "sonarc-tune")
 
 
 def open_storage(place: Place, heartbeat_seconds: int) -> RDBStorage:
@@ -161,10 +114,7 @@ def _said(error: BaseException, place: Place) -> str:
     """The first line of the driver's own words."""
     if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
-    text = str(getattr(error, "orig", None) or error).strip()
-    line = text.splitlines()[0].rstrip(".") if text else type(error).__name__
-    secret = place.connect.get("password")
-    return line.replace(secret, "***") if secret else line
+    return place.said(error)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from sonarc.contracts.config.training import (
     Objective,
     OdeWarmupConfig,
     PretrainConfig,
+    RetrainConfig,
     TuneConfig,
 )
 from sonarc.contracts.config.tree import ComputeConfig, SonarcConfig, parse
@@ -68,6 +69,7 @@ __all__ = [
     "PositiveFloat",
     "PretrainConfig",
     "RegistryConfig",
+    "RetrainConfig",
     "SamplerConfig",
     "Section",
     "ServeConfig",

@@ -128,6 +128,16 @@ class ArcConfig(Section):
         return self
 
 
+class RetrainConfig(Section):
+    """How a run goes on from the champion. Off, as it is by default, it enters no stage's key."""
+
+    only_new: bool = False
+    """End after ingest, with "nothing new", where the dataset says what the champion's says. Scheduled runs do."""
+    warm_start: Literal["off", "fitting", "required"] = "off"
+    """Whether pre-training begins with the weights of the champion's base. `fitting`: from scratch where that base has
+    another architecture, codec or text encoder; `required`: that is an error. With no champion, from scratch."""
+
+
 Objective = Literal["frechet", "adherence", "diversity"]
 
 

@@ -11,7 +11,7 @@ from sonarc.contracts.config.data import AudioConfig, DataConfig
 from sonarc.contracts.config.evaluation import EvaluateConfig, GateConfig, RegistryConfig
 from sonarc.contracts.config.models import CodecConfig, DiTConfig, TextConfig
 from sonarc.contracts.config.serving import ServeConfig
-from sonarc.contracts.config.training import ArcConfig, PretrainConfig, TuneConfig
+from sonarc.contracts.config.training import ArcConfig, PretrainConfig, RetrainConfig, TuneConfig
 from sonarc.contracts.errors import ConfigError
 from sonarc.contracts.hashing import sha256_json
 
@@ -77,6 +77,7 @@ class SonarcConfig(Section):
     text: TextConfig = TextConfig()
     dit: DiTConfig = DiTConfig()
     pretrain: PretrainConfig = PretrainConfig()
+    retrain: RetrainConfig = RetrainConfig()
     arc: ArcConfig = ArcConfig()
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -111,10 +112,11 @@ def parse(tree: Any) -> SonarcConfig:
     try:
         return SonarcConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_explain(error), "`sonarc config --fields` explains every field.") from error
+        raise ConfigError(explain(error), "`sonarc config --fields` explains every field.") from error
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """What a document does not fit in: each field, what is wrong, and what was given."""
     problems = []
     for problem in error.errors(include_url=False):
         where = ".".join(str(part) for part in problem["loc"]) or "configuration"

@@ -1,0 +1,1 @@
+"""The pipeline on a cluster's Kubeflow: profiles, versions, what changed, submission, runs."""

@@ -1,0 +1,67 @@
+"""Nothing secret may stand in what Kubeflow keeps and shows: parameters, compiled YAML, descriptions."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from sonarc.contracts.errors import ConfigError
+
+HINT = "Secrets reach components by reference only: `secrets` in the profile names a Kubernetes Secret."
+SHORTEST = 8
+"""Values of secret environment variables that are shorter could be met by chance."""
+
+_SECRET_NAME = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|ACCESS_KEY|API_KEY|PRIVATE_KEY)$", re.IGNORECASE)
+_KINDS = {
+    "an AWS access key": re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b"),
+    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY"),
+    "a GitHub token": re.compile(r"\b(gh[pousr]_\w{30,}|github_pat_\w{30,})"),
+    "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{30,}"),
+    "a signed address": re.compile(r"[?&](X-Amz-Signature|sig|Signature|access_token|token)=", re.IGNORECASE),
+    "a JSON Web Token": re.compile(r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\."),
+}
+
+
+def refuse_secrets(tree: Any) -> None:
+    """Look through every string of a document.
+
+    Raises:
+        ConfigError: one looks like a secret, or is the value of a secret environment variable. The message says
+            where and of what kind, never what.
+    """
+    known = {value: name for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= SHORTEST}
+    for where, text in _strings(tree):
+        kind = _kind(text, known)
+        if kind:
+            raise ConfigError(f"{where or 'A value'} holds {kind}.", HINT)
+
+
+def _kind(text: str, known: dict[str, str]) -> str:
+    for kind, pattern in _KINDS.items():
+        if pattern.search(text):
+            return kind
+    if "://" in text:
+        try:
+            address = urlsplit(text)
+        except ValueError:
+            return ""
+        if address.password or (address.username and address.scheme.startswith(("http", "postgresql"))):
+            return "credentials in an address"
+    for value, name in known.items():
+        if value in text:
+            return f"the value of ${name}"
+    return ""
+
+
+def _strings(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(tree, str):
+        yield path, tree
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _strings(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(tree, list | tuple):
+        for index, value in enumerate(tree):
+            yield from _strings(value, f"{path}[{index}]")
