@@ -143,6 +143,7 @@ def _registered(folder: Path, registry: Registry) -> list[ServedModel]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_endpoint_follows_the_registry_by_itself(tmp_path: Path, registry: Registry, endpoint: str) -> None:
     assert _ready(endpoint) == ""
     one, two, broken = _registered(tmp_path, registry)
