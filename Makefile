@@ -12,7 +12,7 @@ ARGS ?=
 # constraints.txt is the whole resolved set, so nothing is left to resolve; bytecode is made when first imported.
 PIP := --quiet --no-deps --no-compile
 
-.PHONY: test-monitoring help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve test-browser bench-serve bench-data bench-scale test-schedule
+.PHONY: test-monitoring help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve test-browser bench-serve bench-data bench-scale test-schedule manifests
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,10 +75,13 @@ test-browser: install  ## the playground in headless Chromium
 	  || { echo "Chromium is missing. Install Debian's package chromium."; exit 1; }
 	$(BIN)/pytest -m slow -n 0 tests/serving/test_playground.py $(ARGS)
 
-test-monitoring: install  ## dashboard and alert rules, with promtool
+test-monitoring: install  ## manifests, dashboard and alert rules, with promtool
 	@command -v promtool >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq prometheus >/dev/null; } \
 	  || { echo "promtool is missing. Install Debian's package prometheus."; exit 1; }
 	$(BIN)/pytest -m "slow or not slow" -n 0 tests/infra $(ARGS)
+
+manifests: install  ## what a cluster is given, rendered and validated, into build/manifests/
+	$(BIN)/python -m infra.check $(ARGS)
 
 lint: install  ## style
 	$(BIN)/ruff check .

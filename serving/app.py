@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from serving import errors
 from serving.coordinator import Coordinator
 from serving.loopback import confine
-from serving.state import Lineup
+from serving.state import Lineup, Source
 from sonarc import __version__
 from sonarc.contracts import log as logs
 from sonarc.contracts.config import ServeConfig
@@ -219,13 +219,19 @@ class RemoteCoordinator:
             response.cancel()
 
 
-def application(config: ServeConfig, lineup: Lineup) -> serve.Application:
-    """The application that serves some packages.
+def application(
+    config: ServeConfig,
+    served: Lineup | Source,
+    *,
+    generator: Any = GeneratorReplica,
+    coordinator: Any = CoordinatorReplica,
+) -> serve.Application:
+    """The application that serves some packages, or, with replicas that can, what a registry names.
 
     Deployed again with the same settings and other packages, it swaps the models in place: the code's
     version stays, so that Serve reconfigures the replicas it has instead of starting others.
     """
-    settings, packages = config.model_dump(mode="json"), lineup.model_dump(mode="json")
+    settings, packages = config.model_dump(mode="json"), served.model_dump(mode="json")
     common: dict[str, Any] = {
         "version": sha256_json([settings, __version__])[:16],
         "_internal": True,
@@ -233,15 +239,13 @@ def application(config: ServeConfig, lineup: Lineup) -> serve.Application:
         "graceful_shutdown_timeout_s": config.timeout_s,
         "graceful_shutdown_wait_loop_s": DRAIN_POLL_S,
     }
-    generator = cast(serve.Deployment, GeneratorReplica).options(
+    generator = generator.options(
         num_replicas=config.replicas,
         ray_actor_options={"num_cpus": config.threads},
         user_config=packages,
         **common,
     )
-    coordinator = cast(serve.Deployment, CoordinatorReplica).options(
-        ray_actor_options={"num_cpus": 0}, user_config=packages, **common
-    )
+    coordinator = coordinator.options(ray_actor_options={"num_cpus": 0}, user_config=packages, **common)
     ingress = cast(serve.Deployment, Ingress).options(
         num_replicas=config.ingress_replicas, ray_actor_options={"num_cpus": 0}, **common
     )

@@ -69,6 +69,14 @@ def test_every_alert_says_what_to_do() -> None:
         assert rule["annotations"]["summary"] and rule["annotations"]["action"]
 
 
+def test_every_alert_leads_to_its_entry_in_the_runbook() -> None:
+    runbook = (MONITORING.parents[1] / "docs" / "runbook.md").read_text("utf-8")
+    entries = re.findall(r"^### (\w+)\n\n\*\*Fires\*\*.*\n\n\*\*Look\*\*(?:.+\n)+\n\*\*Do\*\*", runbook, re.MULTILINE)
+    assert entries == [rule["alert"] for rule in RULES]
+    for rule in RULES:
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
+
+
 def test_panels_do_not_overlap_and_have_names_of_their_own() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
