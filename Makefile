@@ -12,7 +12,7 @@ ARGS ?=
 # constraints.txt is the whole resolved set, so nothing is left to resolve; bytecode is made when first imported.
 PIP := --quiet --no-deps --no-compile
 
-.PHONY: test-monitoring help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve test-browser bench-serve bench-data bench-scale
+.PHONY: test-launch test-monitoring help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve test-browser bench-serve bench-data bench-scale
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ test-monitoring: install  ## dashboard and alert rules, with promtool
 	@command -v promtool >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq prometheus >/dev/null; } \
 	  || { echo "promtool is missing. Install Debian's package prometheus."; exit 1; }
 	$(BIN)/pytest -m "slow or not slow" -n 0 tests/infra $(ARGS)
+
+test-launch: install  ## stages on Ray: a Kubernetes API that stumbles, a job run by it, and a real Ray's jobs API
+	$(BIN)/pytest -m "slow or not slow" -n 0 tests/components $(ARGS)
 
 lint: install  ## style
 	$(BIN)/ruff check .

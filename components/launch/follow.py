@@ -16,11 +16,11 @@ PATIENCE_SECONDS = 900.0
 """An API server may be away for so long while a job runs on: the control plane is being upgraded."""
 
 
-def states(kube: Kube, name: str, patience: float = PATIENCE_SECONDS) -> Iterator[RayJobObject]:
+def states(kube: Kube, name: str) -> Iterator[RayJobObject]:
     """A RayJob as it is, then after each change and at least every `WATCH_SECONDS`; ends when it is removed.
 
     Raises:
-        StageError: the API server refuses, or stays away for longer than `patience` seconds.
+        StageError: the API server refuses, or stays away for longer than `PATIENCE_SECONDS`.
     """
     version, pause, answered = "", PAUSE_SECONDS[0], time.monotonic()
     state: RayJobObject = {}
@@ -44,7 +44,7 @@ def states(kube: Kube, name: str, patience: float = PATIENCE_SECONDS) -> Iterato
             version = ""
         except UnreachableError as error:
             away = time.monotonic() - answered
-            if away > patience:
+            if away > PATIENCE_SECONDS:
                 raise StageError(
                     f"After {away:.0f} s: {error.message}",
                     f"The RayJob may still run: kubectl get rayjob {name} -n {kube.namespace}",

@@ -59,14 +59,14 @@ class Kube:
         self._objects, self._core = client.CustomObjectsApi(api), client.CoreV1Api(api)
 
     @classmethod
-    def connect(cls, namespace: str | None, retries: urllib3.Retry = RETRIES) -> Kube:
+    def connect(cls, namespace: str | None) -> Kube:
         """As this pod's service account, or, outside a cluster, by the kubeconfig.
 
         Raises:
             StageError: there is neither.
         """
         settings = client.Configuration()
-        settings.retries = retries
+        settings.retries = RETRIES
         try:
             if "KUBERNETES_SERVICE_HOST" in os.environ:
                 config.load_incluster_config(client_configuration=settings)

@@ -64,14 +64,13 @@ def in_words(state: RayJobObject) -> str:
         "": "waits for KubeRay",
         "Initializing": "its cluster starts",
         "Running": f"runs on {cluster}",
-        "Suspending": "is being suspended, and will go on from its last checkpoint",
     }.get(_phase(state), _phase(state))
 
 
 def _waits(state: RayJobObject) -> bool:
-    return _phase(state) == "Suspended" or (
-        _phase(state) in ("", "Initializing") and bool(state["spec"].get("suspend"))
-    )
+    phase = _phase(state)
+    to_be = phase in ("", "Initializing") and bool(state["spec"].get("suspend"))
+    return to_be or phase in ("Suspending", "Suspended")
 
 
 def _phase(state: RayJobObject) -> str:

@@ -57,28 +57,33 @@ class PodLog:
         return "\n".join(self._tail)
 
     def _copy(self) -> None:
-        read = ""
+        read: set[str] = set()
+        until = math.inf
         while True:
-            last_look = self._ending.is_set()
+            last_look, whole = self._ending.is_set(), False
+            if last_look:
+                until = min(until, time.monotonic() + DRAIN_SECONDS)
             try:
-                pod = self._newest()
-                if pod is not None and pod["metadata"]["uid"] != read:
-                    self._follow(pod["metadata"]["name"])
-                    # A stream may end before its container does: only what had ended before is read to its end.
-                    read = pod["metadata"]["uid"] if pod["status"]["phase"] in ("Succeeded", "Failed") else ""
+                for pod in self._begun():
+                    uid = pod["metadata"]["uid"]
+                    if uid not in read:
+                        self._follow(pod["metadata"]["name"])
+                        # A stream may end before its container does: only what had ended before is read to its end.
+                        read |= {uid} if pod["status"]["phase"] in ("Succeeded", "Failed") else set()
+                whole = True
             except (UnreachableError, LookupError) as error:
                 logger.debug("the log broke off: %s", error)
             except StageError as error:
                 logger.warning("The job's log is not shown here: %s", error)
                 return
-            if last_look:
+            if last_look and (whole or time.monotonic() > until):
                 return
-            self._ending.wait(PAUSE_SECONDS)
+            self._ending.wait(0 if last_look else PAUSE_SECONDS)
 
-    def _newest(self) -> dict[str, Any] | None:
-        """The latest submitter pod whose container has begun."""
+    def _begun(self) -> list[dict[str, Any]]:
+        """The submitter pods whose container has begun, the first one first: another follows one that was lost."""
         begun = [pod for pod in self._kube.pods({"job-name": self._rayjob}) if pod["status"]["phase"] != "Pending"]
-        return max(begun, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
+        return sorted(begun, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
     def _follow(self, pod: str) -> None:
         """Copy what a pod's log holds that was not copied yet, until the stream ends."""

@@ -156,7 +156,7 @@ class LauncherConfig(Section):
     """Seconds from its start after which a job is ended; time in the queue does not count."""
     head: Head = Head()
     """The head of a stage's cluster."""
-    workers: Annotated[tuple[Workers, ...], Field(max_length=_MOST_GROUPS)] = (Workers(),)
+    workers: tuple[Workers, ...] = (Workers(),)
     """Groups of workers of a stage's cluster."""
     gpu_resource: str = "nvidia.com/gpu"
     """What Kubernetes calls a GPU here."""
