@@ -12,7 +12,7 @@ ARGS ?=
 # constraints.txt is the whole resolved set, so nothing is left to resolve; bytecode is made when first imported.
 PIP := --quiet --no-deps --no-compile
 
-.PHONY: test-monitoring help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve test-browser bench-serve bench-data bench-scale test-schedule manifests
+.PHONY: test-monitoring help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve test-browser bench-serve bench-data bench-scale test-schedule manifests test-launch
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,8 @@ test-monitoring: install  ## manifests, dashboard and alert rules, with promtool
 
 manifests: install  ## what a cluster is given, rendered and validated, into build/manifests/
 	$(BIN)/python -m infra.check $(ARGS)
+test-launch: install  ## stages on Ray: a Kubernetes API that stumbles, a job run by it, and a real Ray's jobs API
+	$(BIN)/pytest -m "slow or not slow" -n 0 tests/components $(ARGS)
 
 lint: install  ## style
 	$(BIN)/ruff check .

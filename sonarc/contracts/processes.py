@@ -69,4 +69,12 @@ def tree(pid: int) -> list[psutil.Process]:
         with contextlib.suppress(OSError, psutil.Error):
             if os.getsid(member.pid) == pid:
                 found[member.pid] = member
-    return [member for member in found.values() if member.status() != psutil.STATUS_ZOMBIE]
+    return [member for member in found.values() if _lives(member)]
+
+
+def _lives(member: psutil.Process) -> bool:
+    """Whether a process that was found is still there, and more than a zombie."""
+    try:
+        return bool(member.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

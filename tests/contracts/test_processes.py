@@ -34,3 +34,19 @@ def test_a_tree_ends_with_the_child_that_ignores_sigterm(monkeypatch) -> None:
     finally:
         bystander.kill()
         bystander.wait()
+
+
+def test_a_process_that_goes_while_it_is_looked_at_is_no_error(monkeypatch) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    children = psutil.Process.children
+
+    def gone_by_then(self: psutil.Process, recursive: bool = False) -> list[psutil.Process]:
+        brief = subprocess.Popen([sys.executable, "-c", ""])
+        found = [*children(self, recursive), psutil.Process(brief.pid)]
+        brief.wait()
+        return found
+
+    monkeypatch.setattr(psutil.Process, "children", gone_by_then)
+    end_tree(parent.pid)
+    parent.wait(5)
+    assert not psutil.pid_exists(parent.pid)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from sounds import file_of, noise, tone
 
-from components.launch import _with_outside
+from components.launch.outside import with_outside
 from ray_jobs import encode, ingest, sources
 from sonarc.codec.config import SpectralCodecConfig
 from sonarc.codec.package import load_codec, save_codec
@@ -257,7 +257,7 @@ class Growing(Pipeline):
     """Runs the data stages again and again on one store, each time finding the parent as the launcher does."""
 
     def request(self, stage: str) -> StageRequest:
-        return _with_outside(super().request(stage))
+        return with_outside(super().request(stage))
 
     def run(self, stage: str) -> StageResult:
         found = cached_result(self.request(stage).folder())
