@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_promotion import Pipeline
+from tiny_promotion import GATE, Pipeline
 
+from sonarc.contracts.config import GateConfig
 from sonarc.contracts.errors import GateRefused, TrackingError
 from sonarc.contracts.package import read_package
 from sonarc.tracking.registry import Registry, read_registration
