@@ -115,6 +115,9 @@ bench-scale: install  ## what Ray Train, a second worker and a kill cost, into b
 study: install  ## base, ARC and its ablations trained and scored alike, into docs/study.*; hours, resumable
 	$(BIN)/sonarc study --out docs $(ARGS)
 
+images: install  ## the images pipeline, worker and serve, with docker, podman or buildah, into build/images/images.json
+	$(BIN)/python -m infra.images $(ARGS)
+
 bench-check: install  ## fail where a committed figure misses what was wanted
 	$(BIN)/python -m sonarc.bench --check
 

@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.image import IMAGE
+from components.image import WORKER
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
+@dsl.component(base_image=WORKER, install_kfp_package=False)
 def promote(
     config: str,
     store: str,
