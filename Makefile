@@ -12,7 +12,7 @@ ARGS ?=
 # constraints.txt is the whole resolved set, so nothing is left to resolve; bytecode is made when first imported.
 PIP := --quiet --no-deps --no-compile
 
-.PHONY: test-monitoring help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve test-browser bench-serve bench-data bench-scale
+.PHONY: images test-containers test-monitoring help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve test-browser bench-serve bench-data bench-scale
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ test-monitoring: install  ## dashboard and alert rules, with promtool
 	  || { echo "promtool is missing. Install Debian's package prometheus."; exit 1; }
 	$(BIN)/pytest -m "slow or not slow" -n 0 tests/infra $(ARGS)
 
+test-containers: images  ## the images: what is in them, and the whole pipeline run in them (as root, or with docker)
+	$(BIN)/pytest -m "slow or not slow" -n 0 tests/infra/test_images.py tests/infra/test_containers.py
+
 lint: install  ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -116,6 +119,9 @@ study: install  ## base, ARC and its ablations trained and scored alike, into do
 	$(BIN)/sonarc study --out docs $(ARGS)
 
 images: install  ## the images pipeline, worker and serve, with docker, podman or buildah, into build/images/images.json
+	@command -v docker >/dev/null && docker info >/dev/null 2>&1 || command -v podman >/dev/null || command -v buildah >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq podman runc mmdebstrap >/dev/null; } \
+	  || { echo "Neither docker, podman nor buildah is here. Install Debian's packages podman, runc and mmdebstrap."; exit 1; }
 	$(BIN)/python -m infra.images $(ARGS)
 
 bench-check: install  ## fail where a committed figure misses what was wanted

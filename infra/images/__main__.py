@@ -38,8 +38,8 @@ def main() -> None:
         "CREATED": datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "SOURCE_DATE_EPOCH": str(epoch),
         "INPUTS": inputs,
-        **({"BASE": arguments.base} if arguments.base else {}),
     }
+    labels["BASE"] = arguments.base or _debian(engine, arguments.out / "context", version, epoch)
     record = arguments.out / "images.json"
     images = json.loads(record.read_text(encoding="utf-8"))["images"] if record.exists() else {}
     for role in arguments.role or ROLES:
@@ -62,6 +62,13 @@ def main() -> None:
         record.write_text(json.dumps({"schema": "sonarc.images/1", "images": images}, indent=2) + "\n", "utf-8")
         print(f"{role}: {found.get('Size', 0) / 1e6:,.0f} MB, {seconds} s, {reference}@{digest}")
     print(record)
+
+
+def _debian(engine: Engine, context: Path, version: str, epoch: int) -> str:
+    """Make the base image of Debian's packages; gives its tag."""
+    tag = f"localhost/sonarc/debian:{version}"
+    engine.build("debian", tag, HERE / "Dockerfile", context, {}, epoch)
+    return tag
 
 
 def _arguments() -> argparse.Namespace:
