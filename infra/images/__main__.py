@@ -39,7 +39,7 @@ def main() -> None:
         "SOURCE_DATE_EPOCH": str(epoch),
         "INPUTS": inputs,
     }
-    labels["BASE"] = arguments.base or _debian(engine, arguments.out / "context", version, epoch)
+    labels["BASE"] = arguments.base or _debian(engine, arguments.out / "context", version, labels, epoch)
     record = arguments.out / "images.json"
     images = json.loads(record.read_text(encoding="utf-8"))["images"] if record.exists() else {}
     for role in arguments.role or ROLES:
@@ -64,10 +64,10 @@ def main() -> None:
     print(record)
 
 
-def _debian(engine: Engine, context: Path, version: str, epoch: int) -> str:
+def _debian(engine: Engine, context: Path, version: str, labels: dict[str, str], epoch: int) -> str:
     """Make the base image of Debian's packages; gives its tag."""
     tag = f"localhost/sonarc/debian:{version}"
-    engine.build("debian", tag, HERE / "Dockerfile", context, {}, epoch)
+    engine.build("debian", tag, HERE / "Dockerfile", context, labels, epoch)
     return tag
 
 

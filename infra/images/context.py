@@ -90,7 +90,9 @@ def _gather_wheels(context: Path, revision: str, epoch: int) -> None:
         archive.write_bytes(tree)
         with tarfile.open(archive) as opened:
             opened.extractall(Path(folder) / "tree", filter="data")
-        command = [*PIP, "wheel", "--no-deps", "--wheel-dir", str(wheels), str(Path(folder) / "tree")]
+        # With this environment's own setuptools, which is pinned.
+        command = [*PIP, "wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(wheels)]
+        command.append(str(Path(folder) / "tree"))
         subprocess.run(command, check=True, env=environment)
 
 

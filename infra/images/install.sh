@@ -4,7 +4,7 @@ set -eu
 role="$1"
 install() {
   # No bytecode here: below, all at once.
-  /tools/bin/python /context/wheels/pip-*.whl/pip --python /app/bin/python install --quiet --no-index \
+  /tools/bin/python "$(echo /context/wheels/pip-*.whl)/pip" --python /app/bin/python install --quiet --no-index \
     --no-cache-dir --no-compile --no-deps --find-links /context/wheels "$@"
 }
 python3 -m venv --without-pip /app
