@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 
 USER = 10_001
 """The images' own user, who runs them where root starts them."""
-PASSED = ("AWS_", "MLFLOW_", "SONARC_SERVE_", "S3_")
-"""Variables, by their beginning, that a container gets from whoever starts it."""
+PASSED = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
+    "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
+)  # fmt: skip
+"""What a container is told of its starter's environment, beside how to be let into Ray."""
 SHARED_MEMORY = "3g"
 """For Ray's object store."""
 
@@ -95,11 +99,11 @@ def run_arguments(containers: Containers) -> dict[str, Any]:
 
     mounts = [Mount(place, place, type="bind") for place in containers.writable]
     mounts += [Mount(place, place, type="bind", read_only=True) for place in containers.readable]
-    passed = {name: value for name, value in os.environ.items() if name.startswith((*PASSED, "RAY_"))}
+    passed = {name: value for name, value in os.environ.items() if name in PASSED or name.startswith("RAY_")}
     return {
         "user": containers.user,
         "mounts": mounts,
-        "environment": passed | {"SONARC_CACHE": containers.cache},
+        "environment": passed | {"SONARC_CACHE": containers.cache, "USER": "sonarc"},
         "read_only": True,
         "tmpfs": {"/tmp": "mode=1777"},
         "network_mode": "host",  # Ray's jobs API is on loopback, where it belongs
