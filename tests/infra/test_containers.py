@@ -51,7 +51,6 @@ def images(engine: Engine) -> dict[str, dict[str, str]]:
     if not RECORD.exists():
         subprocess.run([sys.executable, "-m", "infra.images"], cwd=ROOT, check=True)
     found: dict[str, dict[str, str]] = json.loads(RECORD.read_text(encoding="utf-8"))["images"]
-    assert set(found) == set(ROLES)
     return found
 
 
