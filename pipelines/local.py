@@ -272,8 +272,20 @@ def _execute(
     if (folder / "error.json").exists():  # of a container that ends at once kfp may not see how it ended
         raise StageFailedError(StageFailed.model_validate_json((folder / "error.json").read_bytes()))
     if child.returncode == 0:
+        if lost := silent_stages(folder, until):
+            raise StageError(f"{', '.join(lost)} ended without a record.", f"Its log: {log}")
         return
     raise StageError(f"The pipeline ended with code {child.returncode}.", f"Its log: {log}")
+
+
+def silent_stages(folder: Path, until: str) -> list[str]:
+    """Stages that a run up to `until` cannot do without, and that left no record: kfp takes a container that ends at
+    once for one that did its work. What follows the gate depends on its verdict."""
+    records, wanted = stage_records(folder), {until}
+    for stage in reversed(STAGES):  # a stage comes after its inputs
+        wanted |= set(STAGES[stage].inputs) if stage in wanted else set()
+    wanted -= {"promote", "deploy", "smoke"}
+    return [stage for stage in STAGES if stage in wanted and stage not in records]
 
 
 def stage_records(folder: Path) -> dict[str, StageRecord]:

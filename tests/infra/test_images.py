@@ -15,6 +15,7 @@ from components.image import VARIABLE, image
 from infra.images.__main__ import DIGEST
 from infra.images.closure import closure, read_pins, read_requirements
 from infra.images.engine import confined
+from pipelines.local import silent_stages
 from serving.state import read_standing, standing, stands
 from sonarc.contracts.errors import ConfigError, ServingError
 
@@ -152,6 +153,12 @@ def test_a_confined_machine_is_asked_for_no_more_than_it_has(tmp_path: Path, mon
     (processes,) = re.findall(r"nproc=(\d+):", written)
     assert int(files) == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     assert int(processes) <= 1 << 22
+
+
+def test_a_stage_that_left_no_record_is_missed(tmp_path: Path) -> None:
+    assert silent_stages(tmp_path, "sources") == ["sources"]
+    assert silent_stages(tmp_path, "encode") == ["sources", "ingest", "encode"]
+    assert silent_stages(tmp_path, "smoke")[-1] == "gate"
 
 
 def test_who_stands_by_is_known_by_a_lock(tmp_path: Path) -> None:
