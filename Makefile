@@ -12,7 +12,7 @@ ARGS ?=
 # constraints.txt is the whole resolved set, so nothing is left to resolve; bytecode is made when first imported.
 PIP := --quiet --no-deps --no-compile
 
-.PHONY: test-monitoring help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve test-browser bench-serve bench-data bench-scale test-schedule manifests test-launch
+.PHONY: test-monitoring test-tracking help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve test-browser bench-serve bench-data bench-scale test-schedule manifests test-launch images test-containers
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,12 +78,22 @@ test-browser: install  ## the playground in headless Chromium
 test-monitoring: install  ## manifests, dashboard and alert rules, with promtool
 	@command -v promtool >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq prometheus >/dev/null; } \
 	  || { echo "promtool is missing. Install Debian's package prometheus."; exit 1; }
-	$(BIN)/pytest -m "slow or not slow" -n 0 tests/infra $(ARGS)
+	$(BIN)/pytest -m "slow or not slow" -n 0 tests/infra/test_monitoring.py tests/infra/test_manifests.py tests/infra/test_profiles.py $(ARGS)
+
+test-tracking: install  ## the tracking server of a cluster: accounts, a real PostgreSQL, a bucket
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq postgresql >/dev/null; } \
+	  || { echo "PostgreSQL is missing. Install Debian's package postgresql."; exit 1; }
+	$(BIN)/pytest -m "slow or not slow" -n 0 tests/infra/test_tracking_server.py $(ARGS)
 
 manifests: install  ## what a cluster is given, rendered and validated, into build/manifests/
 	$(BIN)/python -m infra.check $(ARGS)
+
 test-launch: install  ## stages on Ray: a Kubernetes API that stumbles, a job run by it, and a real Ray's jobs API
 	$(BIN)/pytest -m "slow or not slow" -n 0 tests/components $(ARGS)
+
+test-containers: images  ## the images: what is in them, and the whole pipeline run in them (as root, or with docker)
+	$(BIN)/pytest -m "slow or not slow" -n 0 tests/infra/test_images.py tests/infra/test_containers.py
 
 lint: install  ## style
 	$(BIN)/ruff check .
@@ -126,6 +136,12 @@ bench-scale: install  ## what Ray Train, a second worker and a kill cost, into b
 
 study: install  ## base, ARC and its ablations trained and scored alike, into docs/study.*; hours, resumable
 	$(BIN)/sonarc study --out docs $(ARGS)
+
+images: install  ## the images pipeline, worker and serve, with docker, podman or buildah, into build/images/images.json
+	@command -v docker >/dev/null && docker info >/dev/null 2>&1 || command -v podman >/dev/null || command -v buildah >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq podman runc mmdebstrap >/dev/null; } \
+	  || { echo "Neither docker, podman nor buildah is here. Install Debian's packages podman, runc and mmdebstrap."; exit 1; }
+	$(BIN)/python -m infra.images $(ARGS)
 
 bench-check: install  ## fail where a committed figure misses what was wanted
 	$(BIN)/python -m sonarc.bench --check

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -45,14 +45,22 @@ app.add_typer(schedule, name="schedule", rich_help_panel="Platform")
 Dataset = Annotated[str, typer.Option(help="Location of a dataset folder, the output of `sonarc ingest`.")]
 
 
-def _run(preset: str, overrides: list[str] | None, runs: Path, quiet: bool, until: str, place: str = "") -> None:
+def _run(
+    preset: str,
+    overrides: list[str] | None,
+    runs: Path,
+    quiet: bool,
+    until: str,
+    place: str = "",
+    runner: Literal["process", "docker"] = "process",
+) -> None:
     with explained():
         from pipelines.local import Places, run_pipeline
         from sonarc.contracts.presets import load
         from sonarc.report.terminal import print_summary
 
         config = load(preset, overrides or ())
-        outcome = run_pipeline(config, Places.default(runs, place), until=until, quiet=quiet)
+        outcome = run_pipeline(config, Places.default(runs, place), until=until, quiet=quiet, runner=runner)
         print_summary(outcome.summary)
         endpoint, port = outcome.summary.endpoint, config.serve.port
         if endpoint and not endpoint.endswith(f":{port}"):
@@ -70,13 +78,17 @@ def run(
     quiet: Quiet = False,
     until: Annotated[str, typer.Option(help=f"Last stage to run: {', '.join(STAGES)}.")] = "smoke",
     place: Store = "",
+    runner: Annotated[
+        Literal["process", "docker"],
+        typer.Option(help="`docker`: components, Ray and the endpoint in the images that SONARC_IMAGES names."),
+    ] = "process",
 ) -> None:
     """Run the whole pipeline on this machine; finished stages are taken from the cache.
 
     Leaves `runs/latest/` with summary.json, report.html and samples/, and a live endpoint in `runs/serve.json`.
     Safe to repeat and to interrupt: what was trained so far is kept and gone on with.
     """
-    _run(preset, overrides, runs, quiet, until, place)
+    _run(preset, overrides, runs, quiet, until, place, runner)
 
 
 def _stage_command(stage: str, summary: str) -> Callable[..., None]:

@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 from kfp import local
 
@@ -20,11 +21,13 @@ from pipelines.dag import build
 def main() -> None:
     """Read the run's parameters and execute it; exit code 1 when a task failed."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.execute", description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="JSON document: until, pipeline_root, parameters")
+    parser.add_argument(
+        "--run", type=Path, required=True, help="JSON document: until, pipeline_root, parameters, containers"
+    )
     document = json.loads(parser.parse_args().run.read_text(encoding="utf-8"))
     logging.basicConfig(level=logging.INFO)
     local.init(
-        runner=local.SubprocessRunner(use_venv=False),
+        runner=_runner(document["containers"]),
         pipeline_root=document["pipeline_root"],
         raise_on_error=True,
     )
@@ -33,6 +36,15 @@ def main() -> None:
     except RuntimeError as error:
         # The task's own error is already in the log and in the run's error.json.
         sys.exit(f"pipeline failed: {error}")
+
+
+def _runner(containers: dict[str, Any] | None) -> local.SubprocessRunner | local.DockerRunner:
+    """Where components run: in processes beside this one, or in containers."""
+    if containers is None:
+        return local.SubprocessRunner(use_venv=False)
+    from pipelines.containers import Containers, run_arguments
+
+    return local.DockerRunner(**run_arguments(Containers(**containers)))
 
 
 if __name__ == "__main__":

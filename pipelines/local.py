@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from components.launch import StageFailed, StageRecord
 from pipelines.bars import Bars
+from pipelines.containers import Containers, ray_in_container, standing_server
 from pipelines.local_ray import LocalRay, local_ray
 from serving import control
 from sonarc.contracts import store
@@ -83,9 +85,17 @@ class StageFailedError(SonarcError):
         self.exit_code = failed.exit_code
 
 
-def run_pipeline(config: SonarcConfig, places: Places, *, until: str = "smoke", quiet: bool = False) -> RunOutcome:
+def run_pipeline(
+    config: SonarcConfig,
+    places: Places,
+    *,
+    until: str = "smoke",
+    quiet: bool = False,
+    runner: Literal["process", "docker"] = "process",
+) -> RunOutcome:
     """Run the pipeline and leave `<runs>/latest` with summary.json, report.html, samples/ and logs.
 
+    Components, Ray and the endpoint are processes of this machine, or, with the runner `docker`, containers.
     Ctrl-C passes through after everything this run started has ended.
     """
     from sonarc.tracking.outbox import OUTBOX
@@ -100,12 +110,13 @@ def run_pipeline(config: SonarcConfig, places: Places, *, until: str = "smoke", 
     tags = {"sonarc.preset": config.preset, "sonarc.config_sha256": config.sha256(), **_fire_tags()}
     outbox = store.join(places.store, OUTBOX)
     parent = open_parent(places.tracking, EXPERIMENT, run_id, tree, tags, outbox)
+    containers = Containers.of(config, places.runs, places.store, places.tracking) if runner == "docker" else None
     error: SonarcError | None = None
     try:
         with Bars(folder / "progress.jsonl", quiet=quiet) as bars, _server_of_failed_run_ends(places.runs):
             bars.say(f"run {run_id}: starting a local Ray")
-            with local_ray(config.compute.logical_cpus, folder / "ray.log") as ray:
-                _execute(folder, config, places, until, parent.model_dump_json(), ray, bars)
+            with _machinery(config, places.runs, folder / "ray.log", containers) as ray:
+                _execute(folder, config, places, until, parent.model_dump_json(), ray, bars, containers)
     except SonarcError as caught:
         error = caught
     except BaseException:
@@ -144,6 +155,18 @@ def _fire_tags() -> dict[str, str]:
     """Which schedule, and which of its fires, this run answers."""
     names = {"sonarc.schedule": SCHEDULE_VARIABLE, "sonarc.schedule_fire": FIRE_VARIABLE}
     return {tag: os.environ[name] for tag, name in names.items() if os.environ.get(name)}
+
+
+@contextlib.contextmanager
+def _machinery(config: SonarcConfig, runs: Path, log: Path, containers: Containers | None) -> Iterator[LocalRay]:
+    """The Ray of a run and, in containers, who starts the endpoint."""
+    cpus = config.compute.logical_cpus
+    if containers is None:
+        with local_ray(cpus, log) as ray:
+            yield ray
+    else:
+        with standing_server(runs, containers), ray_in_container(cpus, log, containers) as ray:
+            yield ray
 
 
 @contextlib.contextmanager
@@ -214,10 +237,12 @@ def _execute(
     tracking: str,
     ray: LocalRay,
     bars: Bars,
+    containers: Containers | None,
 ) -> None:
     """Run the DAG in a process group of its own and follow its progress."""
     document = {
         "until": until,
+        "containers": containers.document() if containers else None,
         "pipeline_root": str(folder / "kfp"),
         "parameters": {
             "config": config.model_dump_json(),
@@ -228,6 +253,9 @@ def _execute(
         },
     }
     store.write_json(str(folder / "run.json"), document)
+    if containers:
+        (folder / "kfp").mkdir()
+        containers.give(folder)
     log = folder / "pipeline.log"
     with log.open("ab") as output:
         child = subprocess.Popen(
@@ -249,13 +277,25 @@ def _execute(
         if child.poll() is None:
             end_tree(child.pid)
             child.wait()
-    if (folder / "error.json").exists():
+    if (folder / "error.json").exists():  # of a container that ends at once kfp may not see how it ended
         failed = StageFailed.model_validate_json((folder / "error.json").read_bytes())
         if failed.failure.code == NothingNew.code:
             raise NothingNew(failed.failure.message, failed.failure.hint)
         raise StageFailedError(failed)
     if child.returncode != 0:
         raise StageError(f"The pipeline ended with code {child.returncode}.", f"Its log: {log}")
+    if lost := silent_stages(folder, until):
+        raise StageError(f"{', '.join(lost)} ended without a record.", f"Its log: {log}")
+
+
+def silent_stages(folder: Path, until: str) -> list[str]:
+    """Stages that a run up to `until` cannot do without, and that left no record: kfp takes a container that ends at
+    once for one that did its work. What follows the gate depends on its verdict."""
+    records, wanted = stage_records(folder), {until}
+    for stage in reversed(STAGES):  # a stage comes after its inputs
+        wanted |= set(STAGES[stage].inputs) if stage in wanted else set()
+    wanted -= {"promote", "deploy", "smoke"}
+    return [stage for stage in STAGES if stage in wanted and stage not in records]
 
 
 def stage_records(folder: Path) -> dict[str, StageRecord]:

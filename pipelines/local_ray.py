@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +66,35 @@ def _head(env: dict[str, str], logical_cpus: int, log: Path) -> Iterator[str]:
     # Ray keeps unix sockets below its temporary folder, whose paths the kernel limits to 107 bytes.
     temporary = Path(tempfile.mkdtemp(prefix="sonarc-ray-"))
     dashboard = free_port()
-    command = [
-        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
+    command = head_command(sys.executable, dashboard, logical_cpus, temporary)
+    with log.open("ab") as output:
+        head = subprocess.Popen(
+            command,
+            env=os.environ | env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def check() -> None:
+        if head.poll() is not None:
+            raise StageError(f"The local Ray ended at once with code {head.returncode}.", f"Its log: {log}")
+
+    try:
+        address = f"http://127.0.0.1:{dashboard}"
+        wait_until_up(address, env["RAY_AUTH_TOKEN"], check, log)
+        yield address
+    finally:
+        end_tree(head.pid)
+        head.wait()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def head_command(python: str, dashboard: int, logical_cpus: int, temporary: Path) -> list[str]:
+    """What starts a head on loopback in the foreground."""
+    return [
+        python, "-m", "ray.scripts.scripts", "start", "--head", "--block",
         "--node-ip-address", "127.0.0.1",
         "--port", str(free_port()),
         "--include-dashboard", "true",
@@ -79,31 +106,24 @@ def _head(env: dict[str, str], logical_cpus: int, log: Path) -> Iterator[str]:
         "--temp-dir", str(temporary),
         "--disable-usage-stats",
     ]  # fmt: skip
-    with log.open("ab") as output:
-        head = subprocess.Popen(
-            command,
-            env=os.environ | env,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        address = f"http://127.0.0.1:{dashboard}"
-        _wait_until_up(address, env["RAY_AUTH_TOKEN"], head, log)
-        yield address
-    finally:
-        end_tree(head.pid)
-        head.wait()
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _wait_until_up(address: str, token: str, head: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_up(address: str, token: str, check: Callable[[], None], log: Path) -> None:
+    """Return once a head's jobs API answers.
+
+    Args:
+        address: of the jobs API.
+        token: that lets us in.
+        check: raises where the head has ended.
+        log: of the head, for messages.
+
+    Raises:
+        StageError: it did not come up in time.
+    """
     request = urllib.request.Request(f"{address}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        if head.poll() is not None:
-            raise StageError(f"The local Ray ended at once with code {head.returncode}.", f"Its log: {log}")
+        check()
         try:
             with urllib.request.urlopen(request, timeout=2):
                 return

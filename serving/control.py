@@ -25,6 +25,7 @@ from serving.keys import keys_path
 from serving.state import (
     LOG,
     MARKER,
+    STANDING,
     STARTING,
     STATE,
     Desired,
@@ -34,7 +35,9 @@ from serving.state import (
     alive,
     only_one,
     own_processes,
+    read_standing,
     read_state,
+    stands,
     write_desired,
 )
 from sonarc.contracts.config import ServeConfig
@@ -83,14 +86,16 @@ def deploy(
         live = status(state_dir)
         if live is not None and live.config != config:
             log.info("The server's settings have changed: starting it anew.")
-            _end(state_dir)
+            end(state_dir)
             live = None
         desired = Desired(attempt=uuid.uuid4().hex, served=served, candidate=candidate, source=source, config=config)
         same = live is not None and (live.served, live.candidate) == (served, candidate)
         if live is not None and same and _ready(live) == package_sha256:
             return live
         write_desired(state_dir, desired)
-        return _swap(state_dir, live, desired) if live is not None else _start(state_dir, desired)
+        if live is not None:
+            return _swap(state_dir, live, desired)
+        return _started_for_us(state_dir, desired) if stands(state_dir) else start(state_dir, desired)
 
 
 def status(state_dir: Path) -> ServeState | None:
@@ -118,11 +123,18 @@ def stop(state_dir: Path) -> int:
     if not state_dir.is_dir():
         return 0
     with only_one(state_dir):
-        return _end(state_dir)
+        ended = end(state_dir)
+        (state_dir / STANDING).unlink(missing_ok=True)
+        return ended
 
 
-def _start(state_dir: Path, desired: Desired) -> ServeState:
-    _end(state_dir)  # what a server that died may have left
+def start(state_dir: Path, desired: Desired) -> ServeState:
+    """Start a server and wait until it answers. `deploy` does this, or has it done by who stands by.
+
+    Raises:
+        ServingError: it did not come up; with the end of its log.
+    """
+    end(state_dir)  # what a server that died may have left
     server_id = uuid.uuid4().hex
     # The server's Ray is its own: another cluster's address or token must not reach it.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -171,6 +183,21 @@ def _wait(state_dir: Path, child: subprocess.Popen[bytes], served: ServedModel, 
     raise ServingError(f"The server was not ready after {READY_SECONDS:.0f} s.", _tail(state_dir))
 
 
+def _started_for_us(state_dir: Path, desired: Desired) -> ServeState:
+    """Wait until who stands by has started the desired server."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        state, record = status(state_dir), read_standing(state_dir)
+        if state is not None and state.served == desired.served and _ready(state) == desired.served.package_sha256:
+            return state
+        if record is not None and record.refused == desired.attempt:
+            raise ServingError(f"The server did not start: {record.problem}", f"Its log: {state_dir / LOG}")
+        if not stands(state_dir):
+            raise ServingError("Whoever stood by to start the server has ended.", "Deploy again.")
+        time.sleep(POLL_SECONDS)
+    raise ServingError(f"The server was not ready after {READY_SECONDS:.0f} s.", _tail(state_dir))
+
+
 def _swap(state_dir: Path, live: ServeState, desired: Desired) -> ServeState:
     served = desired.served
     deadline = time.monotonic() + READY_SECONDS
@@ -199,7 +226,12 @@ def _ready(state: ServeState) -> str | None:
         return None
 
 
-def _end(state_dir: Path) -> int:
+def end(state_dir: Path) -> int:
+    """End the server of a folder, for who is the only one to; gives how many processes have ended.
+
+    Raises:
+        ServingError: a process would not end.
+    """
     ended = 0
     if starting(state_dir):
         ended += _end_processes((state_dir / STARTING).read_text("utf-8").strip())

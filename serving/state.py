@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fcntl
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sonarc.contracts import store
 from sonarc.contracts.config import ServeConfig
-from sonarc.contracts.errors import StoreError
+from sonarc.contracts.errors import ServingError, StoreError
 
 STATE, DESIRED, LOG, STARTING = "serve.json", "serve.desired.json", "serve.log", "serve.starting"
+STANDING = "serve.standing.json"
 MARKER = "SONARC_SERVE_ID"
 """Environment variable that every process of one server inherits: whoever carries it is ours."""
 
@@ -111,6 +113,16 @@ class ServeState(_Document):
         return self.served.package_sha256
 
 
+class Standing(_Document):
+    """`serve.standing.json`: somebody stands by to start the server for those who deploy."""
+
+    id: str
+    refused: str = ""
+    """The attempt that could not be started."""
+    problem: str = ""
+    """Why."""
+
+
 def read_state(state_dir: Path) -> ServeState | None:
     """The recorded server, alive or not; None if there is none or its record is unreadable."""
     try:
@@ -143,6 +155,51 @@ def only_one(state_dir: Path) -> Iterator[None]:
     with (state_dir / ".serve.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def standing(state_dir: Path) -> Iterator[str]:
+    """Stand by to start a folder's server; gives the id under which, and `stands` says so until the block ends.
+
+    Raises:
+        ServingError: somebody does already.
+    """
+    record, state_id = state_dir / STANDING, uuid.uuid4().hex
+    with (state_dir / f".{STANDING}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ServingError(f"Somebody stands by in {state_dir} already.", "End it with `sonarc stop`.") from error
+        write_standing(state_dir, Standing(id=state_id))
+        try:
+            yield state_id
+        finally:
+            record.unlink(missing_ok=True)
+
+
+def stands(state_dir: Path) -> bool:
+    """Whether somebody stands by to start the server of a folder: asked of the lock, which ends with its holder."""
+    try:
+        with (state_dir / f".{STANDING}.lock").open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def read_standing(state_dir: Path) -> Standing | None:
+    """Who stands by, as recorded; None if the record is gone, which tells that process to end."""
+    try:
+        return Standing.model_validate(store.read_json((state_dir / STANDING).absolute().as_uri()))
+    except (StoreError, ValidationError):
+        return None
+
+
+def write_standing(state_dir: Path, record: Standing) -> None:
+    """Record who stands by."""
+    store.write_json((state_dir / STANDING).absolute().as_uri(), record.model_dump(mode="json"))
 
 
 def own_processes(server_id: str) -> list[psutil.Process]:

@@ -1,0 +1,1 @@
+"""Build the container images: `python -m infra.images`."""
