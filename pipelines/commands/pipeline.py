@@ -196,7 +196,7 @@ def runs(
 def cancel(
     run: Annotated[str, typer.Argument(help="Id or name of a run.")], profile: Profile = None, host: Host = ""
 ) -> None:
-    """End a run; its exit handler stops what it left on Ray."""
+    """End a run. Its Ray jobs end with its pods, or at their own deadline."""
     with explained():
         from pipelines.kubeflow.client import Kubeflow
         from pipelines.kubeflow.runs import cancel as end
