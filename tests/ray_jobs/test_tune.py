@@ -333,9 +333,9 @@ def test_a_trial_reserves_what_it_is_given(tmp_path: Path) -> None:
         cpus = ray.get_runtime_context().get_assigned_resources()["CPU"]
         return Measured(float(cpus), 0.5)
 
-    config = tiny("tune.trials=1", "compute.trial_cpus=3.5")
+    config = tiny("tune.trials=1", "compute.trial_cpus=1.5")
     result = execute(request_for(tmp_path, config), lambda context: tune.tune(context, measure), NullRun())
-    assert result.metrics["frechet"] == 3.5
+    assert result.metrics["frechet"] == 1.5
 
 
 def test_rungs_are_heard_on_the_way_and_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
