@@ -209,7 +209,7 @@ def _package(folder: Path, *names: str) -> PackageManifest:
         "base_uri": "file:///b", "base_sha256": "b", "generator_sha256": "g", "codec_sha256": "c",
         "dataset_sha256": "d", "dataset_version": 1, "text_encoder": "minilm:h",
     }  # fmt: skip
-    lineage = PackageLineage.model_validate({name: known[name] for name in PackageLineage.model_fields})
+    lineage = PackageLineage.model_validate(known)
     made = PackageManifest(kind="generator", files=dict.fromkeys(names, "h"), lineage=lineage, config_sha256="c")
     for name in names:
         store.write_bytes(store.join(folder.as_uri(), name), b"x")
