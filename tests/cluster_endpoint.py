@@ -5,14 +5,10 @@ It says "up" when the application stands, and ends with its standard input.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 
-import psutil
-
-ATTEMPTS = 3
-"""Ray gives itself 30 seconds to start, which on a busy machine can be too little."""
+from patient_ray import start_ray
 
 
 def main(port: int, args: dict[str, object]) -> None:
@@ -22,20 +18,7 @@ def main(port: int, args: dict[str, object]) -> None:
 
     from serving.cluster import build
 
-    for attempt in range(ATTEMPTS):
-        try:
-            ray.init(
-                address="local", num_cpus=4, include_dashboard=False, object_store_memory=128 * 1024 * 1024,
-                _node_ip_address="127.0.0.1",
-            )  # fmt: skip
-            break
-        except Exception:
-            ray.shutdown()
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            if attempt == ATTEMPTS - 1:
-                raise
+    start_ray(num_cpus=4, object_store_memory=128 * 1024 * 1024, _node_ip_address="127.0.0.1")
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
     serve.run(build(args), name="sonarc", route_prefix="/")
     print("up", flush=True)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from patient_ray import start_ray
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-ATTEMPTS = 3
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite's two processes have one core each
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would have its workers wait for the other tests to end
 
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
-    """A local Ray of four logical CPUs, started once and ended with the session."""
+    """A local Ray of two logical CPUs, started once and ended with the session."""
     import ray
     import ray._private.utils as internals
 
@@ -46,22 +46,12 @@ def ray_local() -> Iterator[None]:
         # Ray waits a fixed 15 seconds for its dashboard agent, whose imports take longer on a busy machine. Told
         # that the dashboard's packages are missing, it starts the small agent, which is all that tests need.
         patch.setattr(internals, "get_dashboard_dependency_error", lambda: ImportError("tests have no dashboard"))
-        for attempt in range(ATTEMPTS):
-            try:
-                ray.init(
-                    address="local",
-                    num_cpus=2,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    namespace="tests",
-                    object_store_memory=256 * 1024 * 1024,
-                )
-                break
-            except Exception:
-                # Its other waits are fixed too; a second try usually finds the machine less busy.
-                ray.shutdown()
-                if attempt + 1 == ATTEMPTS:
-                    raise
+        start_ray(
+            num_cpus=2,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            namespace="tests",
+            object_store_memory=256 * 1024 * 1024,
+        )
     yield
     ray.shutdown()

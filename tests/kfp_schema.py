@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from datetime import datetime
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 
-FOLDER = Path(os.environ.get("SONARC_SCHEMAS") or Path(__file__).resolve().parents[2] / "shared" / "schemas")
-FILE = FOLDER / "kfp.v2beta1.swagger.json"
+from infra.check.schemas import SCHEMAS
+
+FILE = SCHEMAS / "kfp.v2beta1.swagger.json"
 
 _FORMATS = jsonschema.FormatChecker(())
 

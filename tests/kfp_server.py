@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import yaml
 from kfp_schema import Contract, contract
+from loopback import serving
 
 Document = dict[str, Any]
 ROOT = "/apis/v2beta1"
@@ -294,13 +294,7 @@ def _handler(kfp: Kfp) -> type[BaseHTTPRequestHandler]:
 def kfp_server() -> Iterator[Kfp]:
     """A server for the duration of a `with` block; at its end nothing may have left the API's document."""
     kfp = Kfp()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(kfp))
-    server.daemon_threads = True
-    kfp.address = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
+    with serving(_handler(kfp)) as port:
+        kfp.address = f"http://127.0.0.1:{port}"
         yield kfp
-    finally:
-        server.shutdown()
-        server.server_close()
     assert kfp.wrong == []

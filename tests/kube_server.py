@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import kube_schema
 from kube_api import NAMESPACE, Fault, KubeApi, Object, matches, status_of
+from loopback import serving
+
+from infra.check.schemas import Schemas
 
 
 @contextmanager
 def kube_api() -> Iterator[KubeApi]:
     """A running double."""
-    api = KubeApi()
+    api, schemas = KubeApi(), Schemas()
     collection = f"/apis/ray.io/v1/namespaces/{NAMESPACE}/rayjobs"
     pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
 
@@ -74,7 +75,7 @@ def kube_api() -> Iterator[KubeApi]:
 
         def _create(self, body: Object) -> tuple[int, Object]:
             api.created.append(deepcopy(body))
-            wrong = kube_schema.problems(body)
+            wrong = schemas.problems(body) if schemas.knows("ray.io/v1", "RayJob") else []
             if wrong:
                 return 422, status_of(422, "Invalid", "; ".join(wrong))
             with api.changed:
@@ -110,12 +111,6 @@ def kube_api() -> Iterator[KubeApi]:
         def log_message(self, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    api.address = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    try:
+    with serving(Handler) as port:
+        api.address = f"http://127.0.0.1:{port}"
         yield api
-    finally:
-        server.shutdown()
-        server.server_close()

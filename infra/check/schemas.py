@@ -8,6 +8,7 @@ still unknown must be in `unvalidated.yaml`, with the reason.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -21,8 +22,8 @@ from pydantic import ValidationError
 from infra.check.render import INFRA, Document, name_of
 
 KUBERNETES = "1.37"
-SCHEMAS = INFRA.parents[1] / "shared" / "schemas"
-"""Where the schemas of KubeRay's kinds are looked for."""
+SCHEMAS = Path(os.environ.get("SONARC_SCHEMAS") or INFRA.parents[1] / "shared" / "schemas")
+"""Where the schemas of KubeRay's kinds, and of Kubeflow's API, are looked for."""
 
 Kind = tuple[str, str]
 """apiVersion and kind."""

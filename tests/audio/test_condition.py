@@ -127,7 +127,7 @@ def test_cuts_are_faded_but_an_attack_stays() -> None:
         assert np.abs(clip.audio_AS[:, edge]).max() < 1e-3 * np.abs(clip.audio_AS).max()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seconds=st.floats(0.01, 4.0),
     rate=st.sampled_from([8_000, 32_000, 44_100, 48_000]),

@@ -10,7 +10,7 @@ from sonarc.audio import decode_flac, encode_flac
 from sonarc.contracts.errors import DataError
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(frames=st.integers(1, 5_000), seed=st.integers(0, 9), level=st.sampled_from([0.0, 0.1, 2.0]))
 def test_sixteen_bits_survive_and_bytes_repeat(frames: int, seed: int, level: float) -> None:
     sound = (level * np.random.default_rng(seed).standard_normal((2, frames))).astype(np.float32)

@@ -11,7 +11,7 @@ from sonarc.codec.losses import power_spectrum
 from sonarc.codec.stft import absolute, frame, istft, mid_side, stft, unit_hann
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     hop=st.sampled_from([8, 16, 64]),
     overlap=st.sampled_from([2, 3, 4, 8]),

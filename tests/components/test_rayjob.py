@@ -6,16 +6,20 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import kube_schema
 import pytest
 import yaml
 
 from components.launch.attempt import Attempt
 from components.launch.rayjob import rayjob
 from components.launch.settings import LauncherConfig, parse_launcher
+from infra.check.schemas import SCHEMAS, Schemas
 from ray_jobs.job import worker_env
 from sonarc.contracts.stages import STAGES
 
+SCHEMA = Schemas()
+needs_schema = pytest.mark.skipif(
+    not SCHEMA.knows("ray.io/v1", "RayJob"), reason=f"KubeRay's schema is not in {SCHEMAS}"
+)
 POD = {"KFP_POD_NAME": "p", "KFP_POD_UID": "u"}
 EVERYTHING = """
 backend: kuberay
@@ -65,21 +69,19 @@ def _pods(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield from (group["template"]["spec"] for group in cluster["workerGroupSpecs"])
 
 
+@needs_schema
 @pytest.mark.parametrize("stage", [stage for stage, spec in STAGES.items() if spec.ray])
 @pytest.mark.parametrize("settings", [_settings(), LauncherConfig(backend="kuberay", image="i:1", queue="q")])
 def test_it_follows_kuberays_schema(stage: str, settings: LauncherConfig) -> None:
-    if not kube_schema.RAYJOB.exists():
-        pytest.skip(f"KubeRay's schema is not at {kube_schema.RAYJOB}")
-    assert kube_schema.problems(_body(stage, settings)) == []
+    assert SCHEMA.problems(_body(stage, settings)) == []
 
 
+@needs_schema
 def test_the_schema_would_tell() -> None:
-    if not kube_schema.RAYJOB.exists():
-        pytest.skip(f"KubeRay's schema is not at {kube_schema.RAYJOB}")
     body = _body("pretrain", _settings())
     body["spec"]["ttlSecondsAfterFinish"] = 3
     body["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["securityContext"]["root"] = 1
-    found = kube_schema.problems(body)
+    found = SCHEMA.problems(body)
     assert len(found) == 2 and "ttlSecondsAfterFinish" in found[0] + found[1]
 
 

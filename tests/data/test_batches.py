@@ -9,7 +9,7 @@ from sonarc.contracts.errors import DataError
 from sonarc.data import BatchPlan
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(size=st.integers(1, 60), batch=st.integers(1, 80), seed=st.integers(0, 3), step=st.integers(0, 10_000))
 def test_a_batch_is_a_function_of_seed_and_step(size: int, batch: int, seed: int, step: int) -> None:
     plan = BatchPlan(np.ones(size), batch, seed)
@@ -21,7 +21,7 @@ def test_a_batch_is_a_function_of_seed_and_step(size: int, batch: int, seed: int
     assert 0 <= items.min() <= items.max() < size
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(size=st.integers(1, 40), batch=st.integers(1, 15))
 def test_equal_weights_show_every_clip_once_a_deck(size: int, batch: int) -> None:
     plan = BatchPlan(np.ones(size), batch, 0)

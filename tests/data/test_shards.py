@@ -46,7 +46,7 @@ def special(name: str, kind: bytes) -> tarfile.TarInfo:
     return info
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.dictionaries(KEYS, st.tuples(st.binary(max_size=1_500), st.binary(max_size=600)), min_size=1, max_size=5))
 def test_members_lie_where_the_offsets_say(tmp_path_factory: pytest.TempPathFactory, clips: dict) -> None:
     folder = tmp_path_factory.mktemp("shards")

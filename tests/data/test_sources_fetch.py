@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
+from loopback import serving
 from pydantic import ValidationError
 
 from sonarc.audio.refusal import Refused
@@ -85,16 +85,11 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         def log_message(self, *args: Any) -> None:
             pass
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.daemon_threads = True
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
-    httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
-    found = Server(httpd.server_address[1])
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    yield found
-    httpd.shutdown()
-    httpd.server_close()
+    with serving(Handler, context) as port:
+        found = Server(port)
+        yield found
 
 
 @pytest.fixture

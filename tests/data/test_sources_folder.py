@@ -153,7 +153,7 @@ def test_the_fingerprint_follows_content_and_needs_neither_torch_nor_ray(folder:
     assert loaded.stdout.strip() == "[]"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(content=st.binary(max_size=300))
 def test_any_bytes_in_captions_jsonl_are_survived(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     folder = tmp_path_factory.mktemp("in")

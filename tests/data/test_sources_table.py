@@ -125,7 +125,7 @@ def test_a_table_that_is_missing_or_no_table_is_one_clear_error(tmp_path: Path) 
         read_source(SourceConfig(name="mine", uri=str(tmp_path / "page.parquet")))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(content=st.binary(max_size=300))
 def test_any_bytes_in_a_csv_are_survived(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     folder = tmp_path_factory.mktemp("in")

@@ -24,7 +24,7 @@ def draw(config: NoiseConfig, count: int = MANY, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(mean=st.floats(-3, 3), std=st.floats(0.1, 4), seed=st.integers(0, 9))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_levels_are_inside_and_repeatable(name: str, mean: float, std: float, seed: int) -> None:
     config = NoiseConfig(name=name, mean=mean, std=std)
     t_B = draw(config, 500, seed)

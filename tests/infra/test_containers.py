@@ -75,7 +75,7 @@ def test_nobody_special_runs_it_and_nothing_gives_rights(
 
 @pytest.mark.parametrize("role", ROLES)
 def test_no_installer_cache_or_address_is_left(engine: Engine, images: dict[str, dict[str, str]], role: str) -> None:
-    look = "ls -d /app/bin/pip* /root/.cache /srv/* /mnt/* /tmp/* /etc/pip.conf /etc/apt/sources.list* 2>/dev/null"
+    look = "ls -d /app/bin/pip* ~root/.cache /srv/* /mnt/* /tmp/* /etc/pip.conf /etc/apt/sources.list* 2>/dev/null"
     assert run(engine, images[role], "sh", "-c", look).stdout.split() == []
     told = json.dumps(engine.inspect(images[role]["reference"]))
     configured = subprocess.run(

@@ -19,7 +19,7 @@ def covariance(rng: np.random.Generator, size: int) -> np.ndarray:
     return x.T @ x / len(x)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SEEDS, st.integers(1, 12))
 def test_shifted_gaussians_are_as_far_apart_as_their_means(seed: int, size: int) -> None:
     rng = np.random.default_rng(seed)
@@ -28,7 +28,7 @@ def test_shifted_gaussians_are_as_far_apart_as_their_means(seed: int, size: int)
     assert frechet_distance(a, b) == pytest.approx(shift @ shift, rel=1e-6, abs=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SEEDS, st.floats(0.1, 10))
 def test_scaled_gaussians_have_a_closed_form(seed: int, scale: float) -> None:
     cov = covariance(np.random.default_rng(seed), 6)
@@ -43,7 +43,7 @@ def test_commuting_covariances_have_a_closed_form() -> None:
     assert frechet_distance(a, b) == pytest.approx(9 + (2 - 1) ** 2 + (3 - 4) ** 2)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SEEDS)
 def test_the_distance_is_symmetric_and_zero_to_itself(seed: int) -> None:
     rng = np.random.default_rng(seed)

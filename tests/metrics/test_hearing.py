@@ -24,7 +24,7 @@ def _stereo(mono: np.ndarray) -> np.ndarray:
     return np.stack([mono, mono]).astype(np.float32)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(60.0, 1_500.0))
 def test_the_pitch_of_a_note_is_found_within_eight_cents(hertz: float) -> None:
     partials = max(1, min(6, int(9_000 / hertz)))

@@ -152,7 +152,7 @@ def test_pingpong_draws_from_the_data_distribution_of_a_perfect_model() -> None:
     assert found.std().item() == pytest.approx(STD, rel=0.02)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seeds=st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=5),
     channels=st.sampled_from([1, 3, 16, 64]),

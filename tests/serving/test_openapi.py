@@ -56,7 +56,6 @@ def test_document_and_answers_agree(address: str) -> None:
 
         @settings(
             max_examples=25,
-            deadline=None,
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
             derandomize=True,

@@ -74,7 +74,7 @@ def test_the_null_text_is_all_zeros(encoder: MiniLM) -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), min_size=1, max_size=3))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_any_text_gives_finite_states(encoder: MiniLM, prompts: list[str]) -> None:
     states = encoder(prompts)
     assert states.tokens_BLE.shape == (len(prompts), 16, 384)
