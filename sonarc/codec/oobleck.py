@@ -88,11 +88,19 @@ class OobleckCodec(nn.Module):
         return mean
 
     def decode(self, z_BCT: Tensor) -> Tensor:
+        self.check_latents(z_BCT)
+        audio: Tensor = self.vae.decode(z_BCT.float()).sample
+        return audio[..., : z_BCT.shape[-1] * self.hop]
+
+    def check_latents(self, z_BCT: Tensor) -> None:
+        """Refuse what this codec cannot decode.
+
+        Raises:
+            ModelInputError: another number of axes or channels, or no frame.
+        """
         if z_BCT.ndim != 3 or z_BCT.shape[1] != self.latent_channels or z_BCT.shape[2] == 0:
             raise ModelInputError(
                 f"The codec decodes latents of shape (batch, {self.latent_channels}, frames), "
                 f"not {tuple(z_BCT.shape)}.",
                 "Use latents of this codec.",
             )
-        audio: Tensor = self.vae.decode(z_BCT.float()).sample
-        return audio[..., : z_BCT.shape[-1] * self.hop]

@@ -131,15 +131,15 @@ class DiT(nn.Module):
 
     def _velocity(self, x_BCT: Tensor, h_BND: Tensor, global_BD: Tensor) -> Tensor:
         out_BNC = self.transformer.out(h_BND, global_BD)
-        frames_BTC = _unpatch(out_BNC, self.config.patch)
+        frames_BTC = from_patches(out_BNC, self.config.patch)
         frames_BTC = frames_BTC + _pointwise(self.postprocess_conv, frames_BTC)
         return frames_BTC.transpose(1, 2).to(x_BCT.dtype)
 
     def _states(
         self, x_BCT: Tensor, t_B: Tensor, cond: Conditioning, mask_BT: Tensor | None, depth: int
     ) -> tuple[Tensor, Tensor]:
-        self._check(x_BCT, t_B, cond, mask_BT)
-        return self._run(x_BCT, t_B, *self._condition(cond), mask_BT, depth)
+        self.check(x_BCT, t_B, cond, mask_BT)
+        return self._run(x_BCT, t_B, *self.condition(cond), mask_BT, depth)
 
     def _run(
         self,
@@ -157,7 +157,7 @@ class DiT(nn.Module):
             global_BD = global_BD + self.to_pooled_embed(pooled_BE)
         frames_BTC = x_BCT.transpose(1, 2)
         frames_BTC = frames_BTC + _pointwise(self.preprocess_conv, frames_BTC)
-        h_BND = self.transformer.project_in(_patch(frames_BTC, self.config.patch))
+        h_BND = self.transformer.project_in(as_patches(frames_BTC, self.config.patch))
         mask_BN = None if mask_BT is None else mask_BT.reshape(len(mask_BT), -1, self.config.patch).any(-1)
         prepended = self.config.global_cond == "prepend"
         if prepended:
@@ -167,7 +167,7 @@ class DiT(nn.Module):
         h_BND = self.transformer.run(h_BND, context_BMD, global_BD, bias, depth=depth, recompute=self.recompute)
         return h_BND[:, int(prepended) :], global_BD
 
-    def _condition(self, cond: Conditioning) -> tuple[Tensor, Tensor, Tensor]:
+    def condition(self, cond: Conditioning) -> tuple[Tensor, Tensor, Tensor]:
         """The sequence that cross-attention reads, the global condition, and the pooled text, before projection.
 
         A null text leaves the whole sequence zero, its duration token too, as in published models' guidance; the
@@ -179,7 +179,12 @@ class DiT(nn.Module):
         context_BME = torch.cat((text.tokens_BLE, (duration_BE * asked_B1)[:, None]), dim=1)
         return context_BME, duration_BE, text.pooled()
 
-    def _check(self, x_BCT: Tensor, t_B: Tensor, cond: Conditioning, mask_BT: Tensor | None) -> None:
+    def check(self, x_BCT: Tensor, t_B: Tensor, cond: Conditioning, mask_BT: Tensor | None) -> None:
+        """Refuse what `forward` cannot take.
+
+        Raises:
+            ModelInputError: shapes that do not fit the model or each other.
+        """
         channels, patch = self.config.latent_channels, self.config.patch
         if x_BCT.ndim != 3 or x_BCT.shape[1] != channels or x_BCT.shape[2] == 0 or x_BCT.shape[2] % patch:
             raise ModelInputError(
@@ -209,14 +214,14 @@ def _mlp(width_in: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width_in, width, bias=False), nn.SiLU(), nn.Linear(width, width, bias=False))
 
 
-def _patch(frames_BTC: Tensor, patch: int) -> Tensor:
+def as_patches(frames_BTC: Tensor, patch: int) -> Tensor:
     """Each `patch` frames as one token, channel by channel: `(B, T / patch, C · patch)`."""
     batch, frames, channels = frames_BTC.shape
     return frames_BTC.reshape(batch, frames // patch, patch, channels).transpose(2, 3).flatten(2)
 
 
-def _unpatch(tokens_BNC: Tensor, patch: int) -> Tensor:
-    """The inverse of `_patch`."""
+def from_patches(tokens_BNC: Tensor, patch: int) -> Tensor:
+    """The inverse of `as_patches`."""
     batch, tokens, width = tokens_BNC.shape
     return tokens_BNC.reshape(batch, tokens, width // patch, patch).transpose(2, 3).flatten(1, 2)
 

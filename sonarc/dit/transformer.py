@@ -16,6 +16,7 @@ from sonarc.dit.attention import CrossAttention, SelfAttention
 from sonarc.dit.fused import swiglu
 from sonarc.dit.rotary import RotaryEmbedding
 
+LAYER_NORM_EPS = 1e-5
 MIN_ROTARY = 32
 """Fewest rotated channels of a head, where the head has as many."""
 
@@ -33,7 +34,7 @@ class LayerNorm(nn.Module):
         self.register_buffer("beta", torch.zeros(width))
 
     def forward(self, h: Tensor) -> Tensor:
-        return F.layer_norm(h, h.shape[-1:], self.gamma.to(h.dtype), self.beta.to(h.dtype))
+        return F.layer_norm(h, h.shape[-1:], self.gamma.to(h.dtype), self.beta.to(h.dtype), LAYER_NORM_EPS)
 
 
 class _GLU(nn.Module):
@@ -60,6 +61,12 @@ class FeedForward(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         out: Tensor = self.ff(h)
         return out
+
+    def linears(self) -> tuple[nn.Linear, nn.Linear]:
+        """The layer that gives values and gates, and W₂."""
+        glu, _, last = self.ff
+        assert isinstance(glu, _GLU) and isinstance(last, nn.Linear)
+        return glu.proj, last
 
 
 class Modulation(nn.Module):

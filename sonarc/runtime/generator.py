@@ -24,6 +24,7 @@ from sonarc.contracts.package import PackageManifest, read_package
 from sonarc.dit import DiT
 from sonarc.runtime.edit import Edit
 from sonarc.runtime.generate import Sampling, generate_audio, silence_latent
+from sonarc.runtime.networks import Networks
 from sonarc.text.encoder import TextEncoder
 from sonarc.text.load import load_text_encoder
 
@@ -53,7 +54,8 @@ class Generator:
         self.sample_rate, self.channels = settings.audio.sample_rate, settings.audio.channels
         self.max_seconds = settings.audio.seconds
         self._clip_samples = settings.audio.samples
-        self._model, self._codec, self._encoder = model, codec, encoder
+        self._exact, self._encoder = Networks(model, codec), encoder
+        self._fast = self._exact.fast()
         self._silence_C = silence_latent(codec)
 
     @classmethod
@@ -136,9 +138,10 @@ class Generator:
         kind = self.manifest.kind
         for prompt in {*prompts, *(negative_prompts or ())}:
             self._encoder([prompt])  # read by itself, and remembered: in company its states would differ by rounding
+        networks = self._exact if precision == "float32" else self._fast
         return generate_audio(
-            self._model,
-            self._codec,
+            networks.model,
+            networks.codec,
             self._encoder,
             prompts,
             seconds,

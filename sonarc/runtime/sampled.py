@@ -15,6 +15,7 @@ from sonarc.codec.interface import Codec
 from sonarc.contracts.config import TextConfig
 from sonarc.dit import DiT
 from sonarc.runtime.generate import Sampling, generate_audio, silence_latent
+from sonarc.runtime.networks import Networks
 from sonarc.text import TextEncoder, load_text_encoder
 
 Make = Callable[[Sequence[str], Sequence[float], Sequence[int]], Sequence[NDArray[np.float32]]]
@@ -35,6 +36,8 @@ class SampledCheckpoint:
         self.bound: ModelSections
         self.model, self.bound = load_dit(checkpoint_uri)
         self.codec = codec
+        self._exact = Networks(self.model, codec)
+        self._fast = self._exact.fast()
         self._encoder = _encoder(self.bound.text)
         if prompts:
             self._encoder(prompts)
@@ -46,9 +49,10 @@ class SampledCheckpoint:
         def make(
             prompts: Sequence[str], seconds: Sequence[float], seeds: Sequence[int]
         ) -> Sequence[NDArray[np.float32]]:
+            networks = self._exact if sampling.precision == "float32" else self._fast
             return generate_audio(
-                self.model,
-                self.codec,
+                networks.model,
+                networks.codec,
                 self._encoder,
                 prompts,
                 seconds,

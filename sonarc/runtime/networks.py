@@ -1,0 +1,27 @@
+"""What a request passes through after its text is read: the DiT and the codec, as they are or in their fast forms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sonarc.codec.interface import Codec
+from sonarc.codec.oobleck import OobleckCodec
+from sonarc.dit import DiT
+from sonarc.runtime.fast_dit import FastDiT
+from sonarc.runtime.fast_oobleck import FastOobleck
+
+
+@dataclass(frozen=True)
+class Networks:
+    """A model and the codec whose latents it makes."""
+
+    model: DiT | FastDiT
+    codec: Codec
+
+    def fast(self) -> Networks:
+        """The same with equal results but for bfloat16's rounding; later changes of the weights are not seen."""
+        model = FastDiT(self.model) if isinstance(self.model, DiT) else self.model
+        codec: Codec = self.codec
+        if isinstance(codec, OobleckCodec) and all(stride % 2 == 0 for stride in codec.config.strides):
+            codec = FastOobleck(codec)
+        return Networks(model, codec)
