@@ -225,17 +225,19 @@ def import_checkpoint(
     config: Annotated[Path, typer.Argument(help="The release's `model_config.json`.")],
     weights: Annotated[Path, typer.Argument(help="Its `model.safetensors` or `model.ckpt`.")],
     out: Annotated[str, typer.Option(help="New folder for the checkpoint and the codec.")] = "imported",
+    text_path: Annotated[str, typer.Option(help="Folder or hub id of its T5 encoder; default: the release's.")] = "",
 ) -> None:
     """Bring in a model published in the layout of Stable Audio Open Small; every key must fit.
 
-    Nothing but tensors is read from a `.ckpt`. T5 is not in the file: `text.path` names it.
+    Nothing but tensors is read from a `.ckpt`. T5 is not in the file. What it says as `checkpoint` can be heard:
+    `sonarc generate PROMPT --package CHECKPOINT`.
     """
     with explained():
         from pipelines.bars import busy
         from sonarc.published import import_checkpoint as bring_in
 
         with busy(f"Reading and checking {weights.name}"):
-            found = bring_in(config, weights, out)
+            found = bring_in(config, weights, out, text_path=text_path)
         typer.echo(f"{found.kind} of {found.parameters / 1e6:,.1f} M parameters in {found.tensors} tensors")
         typer.echo(f"checkpoint  {found.checkpoint}")
         typer.echo(f"codec       {found.codec}")
@@ -266,7 +268,9 @@ def generate(
     seconds: Annotated[float | None, typer.Option(help="Length; default: the model's whole clip.")] = None,
     steps: Annotated[int, typer.Option(help="Sampling steps: 1 to 8.")] = 4,
     seed: Annotated[int, typer.Option(help="The same seed gives the same audio.")] = 0,
-    package: Annotated[str, typer.Option(help="Location of a model package; default: the champion.")] = "",
+    package: Annotated[
+        str, typer.Option(help="Location of a model package or of a checkpoint; default: the champion.")
+    ] = "",
     like: Annotated[Path | None, typer.Option(help="Audio file to begin from.")] = None,
     noise: Annotated[float, typer.Option(help="How much of that file is forgotten: above 0, up to 1.")] = 1.0,
     keep: Annotated[str, typer.Option(help="Seconds of that file that stay, as `0:1.5`; `0:` is all of it.")] = "",

@@ -283,7 +283,8 @@ def _raw(package_uri: str, batch: int, core: int) -> dict[str, Any]:
     from sonarc.runtime.generator import Generator
 
     torch.set_num_threads(1)
-    generator = Generator.load(package_uri, steps=STEPS)
+    generator = Generator.load(package_uri)
+    generator.warm_up(STEPS)
     seconds = generator.max_seconds
 
     def timed(clips: int, repeat: int) -> float:

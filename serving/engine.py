@@ -34,7 +34,7 @@ class _Package:
     @property
     def loaded(self) -> Loaded:
         generator = self.generator
-        guided = generator.manifest.kind == "base"
+        guided = generator.kind == "base"
         return Loaded(self.served, generator.sample_rate, generator.channels, generator.max_seconds, guided)
 
 
@@ -80,11 +80,14 @@ class Engine:
         for slot, served in wanted.items():
             generator = known.get(served.package_sha256)
             if generator is None:
-                generator = await asyncio.to_thread(
-                    Generator.load, served.package_uri, sha256=served.package_sha256, steps=self._config.steps
-                )
+                generator = await asyncio.to_thread(self._warm, served)
             packages[slot] = _Package(generator, served)
         self._packages = packages
+
+    def _warm(self, served: ServedModel) -> Generator:
+        generator = Generator.load(served.package_uri, sha256=served.package_sha256)
+        generator.warm_up(self._config.steps)
+        return generator
 
     async def info(self) -> Info | None:
         """What is loaded; None before anything is."""

@@ -59,12 +59,14 @@ def make_models(folder: Path, seed: int = 0) -> Models:
         config=config,
         codec_sha256=codec_sha256,
         encoder_sha256=codec.encoder_sha256,
-        base=_checkpoint(folder / f"base-{seed}", "base", config),
-        generator=_checkpoint(folder / f"generator-{seed}", "generator", config),
+        base=_checkpoint(folder / f"base-{seed}", "base", config, codec),
+        generator=_checkpoint(folder / f"generator-{seed}", "generator", config, codec),
     )
 
 
-def _checkpoint(folder: Path, kind: Literal["base", "generator"], config: SonarcConfig) -> tuple[str, str]:
+def _checkpoint(
+    folder: Path, kind: Literal["base", "generator"], config: SonarcConfig, codec: SpectralCodec
+) -> tuple[str, str]:
     model = DiT(config.dit, config.text.width)
     for parameter in model.parameters():  # the zero-initialised output would make every prompt sound the same
         torch.nn.init.normal_(parameter, std=0.05)
@@ -77,6 +79,7 @@ def _checkpoint(folder: Path, kind: Literal["base", "generator"], config: Sonarc
         model=model.state_dict(),
         config=sections(config).model_dump(mode="json"),
         config_sha256=config.sha256(),
+        lineage={"encoder_sha256": codec.encoder_sha256},
     )
     return uri, manifest.sha256()
 

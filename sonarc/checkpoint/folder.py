@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any, Literal
 
 import safetensors.torch
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
@@ -216,9 +217,19 @@ def load_dit(uri: str) -> tuple[DiT, ModelSections]:
         raise CheckpointError(
             f"{uri}/{CONFIG} does not describe a model: {error}.", "Use another checkpoint."
         ) from error
-    model = DiT(bound.dit, bound.text.width)
-    load_tensors(model, checkpoint.model)
-    return model.eval().requires_grad_(False), bound
+    return dit_of(checkpoint.model, bound.dit, bound.text.width), bound
+
+
+def dit_of(tensors: Mapping[str, Tensor], config: DiTConfig, text_width: int, *, what: str = "model") -> DiT:
+    """A network in evaluation mode whose weights are these tensors: not copies, and nothing is drawn first.
+
+    Raises:
+        CheckpointError: keys or shapes that do not fit `config`.
+    """
+    with torch.device("meta"):
+        model = DiT(config, text_width)
+    load_tensors(model, tensors, what=what)
+    return model.eval().requires_grad_(False)
 
 
 def _attempts(below: str) -> list[int]:

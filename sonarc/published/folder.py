@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -41,18 +41,21 @@ class Imported:
     parameters: int
 
 
-def import_checkpoint(config: Path, weights: Path, out: str) -> Imported:
+def import_checkpoint(config: Path, weights: Path, out: str, *, text_path: str = "") -> Imported:
     """Bring a published model into `out`: `<out>/step-0.attempt-1/` and `<out>/codec/`.
 
     Args:
         config: its `model_config.json`.
         weights: its `model.safetensors` or `model.ckpt`.
         out: folder to write, local or in a bucket; it must hold no checkpoint yet.
+        text_path: folder or hub id of its T5 encoder; empty: the hub id that the release names.
 
     Raises:
         ConfigError: another architecture. CheckpointError: keys or shapes that do not fit, or `out` is taken.
     """
     model = read_model_config(config)
+    if text_path:
+        model = replace(model, text=model.text.model_copy(update={"path": text_path}))
     tensors = read_tensors(weights)
     found = split(tensors, model)
     out = store.as_uri(out)

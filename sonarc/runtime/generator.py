@@ -14,14 +14,14 @@ import safetensors
 import safetensors.torch
 from pydantic import ValidationError
 
-from sonarc.checkpoint import ModelSections, load_tensors
+from sonarc.checkpoint import ModelSections, dit_of, load_dit
 from sonarc.codec.interface import Codec
 from sonarc.codec.package import load_codec
 from sonarc.contracts import store
+from sonarc.contracts.checkpoint import CheckpointManifest, read_manifest
 from sonarc.contracts.errors import CheckpointError, ModelInputError
 from sonarc.contracts.hashing import sha256_path
 from sonarc.contracts.package import PackageManifest, read_package
-from sonarc.dit import DiT
 from sonarc.runtime.edit import Edit
 from sonarc.runtime.generate import Sampling, generate_audio, silence_latent
 from sonarc.runtime.networks import Networks
@@ -37,66 +37,91 @@ REMEMBERED = 1_000
 
 
 class Generator:
-    """Prompts to audio with one package. Use `Generator.load`.
+    """Prompts to audio with one package or checkpoint. Use `Generator.load`.
 
     Attributes:
-        package_sha256: the package's hash.
-        manifest: its manifest.
+        package_sha256: the package's hash, or the checkpoint's.
+        kind: which network it holds; only a base takes guidance.
         sample_rate: Hz.
         channels: audio channels A.
         max_seconds: longest clip it makes, seconds: the length it was trained on.
     """
 
     def __init__(
-        self, manifest: PackageManifest, settings: ModelSections, model: DiT, codec: Codec, encoder: TextEncoder
+        self,
+        kind: Literal["generator", "base"],
+        sha256: str,
+        settings: ModelSections,
+        networks: Networks,
+        encoder: TextEncoder,
     ) -> None:
-        self.manifest, self.package_sha256 = manifest, manifest.sha256()
+        self.kind, self.package_sha256 = kind, sha256
         self.sample_rate, self.channels = settings.audio.sample_rate, settings.audio.channels
         self.max_seconds = settings.audio.seconds
         self._clip_samples = settings.audio.samples
-        self._exact, self._encoder = Networks(model, codec), encoder
-        self._fast = self._exact.fast()
-        self._silence_C = silence_latent(codec)
+        self._exact, self._fast, self._encoder = networks, networks.fast(), encoder
+        self._silence_C = silence_latent(networks.codec)
 
     @classmethod
-    def load(cls, package_uri: str, *, sha256: str | None = None, steps: int = 4) -> Generator:
-        """Load a package, verify every byte of it, and make one clip to warm up.
+    def load(cls, location: str, *, sha256: str | None = None) -> Generator:
+        """Load a package, or a checkpoint with the codec it names, and verify every byte of it.
 
         Args:
-            package_uri: the package's folder.
+            location: the folder of either.
             sha256: the hash it must have; None: any.
-            steps: step count of the warm-up.
 
         Raises:
-            StoreError: there is no package. CheckpointError: it is damaged, tampered with, does not fit its
+            StoreError: there is neither. CheckpointError: it is damaged, tampered with, does not fit its
             own configuration, or was made with another codec or text encoder than can be had here.
         """
-        begun = time.monotonic()
-        manifest = read_package(package_uri)
+        uri = store.as_uri(location)
+        is_checkpoint = store.exists(store.join(uri, "checkpoint.json"))
+        manifest = read_manifest(uri) if is_checkpoint else read_package(uri)
         if sha256 not in (None, manifest.sha256()):
             raise CheckpointError(
-                f"The package {package_uri} has the hash {manifest.sha256()[:16]}, not {str(sha256)[:16]}.",
+                f"The package {location} has the hash {manifest.sha256()[:16]}, not {str(sha256)[:16]}.",
                 "Register it again.",
             )
+        if isinstance(manifest, PackageManifest):
+            return cls._of_package(uri, manifest)
+        return cls._of_checkpoint(uri, manifest)
+
+    @classmethod
+    def _of_package(cls, uri: str, manifest: PackageManifest) -> Generator:
         with TemporaryDirectory() as scratch:
-            folder = store.fetch_folder(package_uri, Path(scratch))
+            folder = store.fetch_folder(uri, Path(scratch))
             _verify(folder, manifest)
             settings = _settings(folder)
-            model = DiT(settings.dit, settings.text.width)
             try:
                 tensors = safetensors.torch.load_file(folder / "generator.safetensors")
             except safetensors.SafetensorError as error:
                 raise CheckpointError(
-                    f"The weights of {package_uri} are no safetensors file: {error}.", "Register the model again."
+                    f"The weights of {uri} are no safetensors file: {error}.", "Register the model again."
                 ) from error
-            load_tensors(model, tensors, what="generator")
+            model = dit_of(tensors, settings.dit, settings.text.width, what="generator")
             codec = load_codec((folder / "codec").as_uri())
+            networks = Networks(model, codec)
         encoder = load_text_encoder(settings.text, remembered=REMEMBERED)
         _check_fit(manifest, settings, codec, encoder)
-        generator = cls(manifest, settings, model.eval().requires_grad_(False), codec, encoder)
-        generator.generate([WARM_UP_PROMPT], [generator.max_seconds], [0], steps=steps)
-        log.info("package %s loaded and warm in %.1f s", generator.package_sha256[:16], time.monotonic() - begun)
-        return generator
+        return cls(manifest.kind, manifest.sha256(), settings, networks, encoder)
+
+    @classmethod
+    def _of_checkpoint(cls, uri: str, manifest: CheckpointManifest) -> Generator:
+        model, settings = load_dit(uri)
+        codec = load_codec(settings.codec.uri)
+        if codec.encoder_sha256 != manifest.lineage.get("encoder_sha256", codec.encoder_sha256):
+            raise CheckpointError(
+                f"The checkpoint's latents are not those of the codec {settings.codec.uri}.",
+                "Put back the codec it was trained on.",
+            )
+        encoder = load_text_encoder(settings.text, remembered=REMEMBERED)
+        return cls(manifest.kind, manifest.sha256(), settings, Networks(model, codec), encoder)
+
+    def warm_up(self, steps: int = 4) -> None:
+        """Make a clip that nobody hears, so that the first request takes no longer than the next."""
+        begun = time.monotonic()
+        self.generate([WARM_UP_PROMPT], [self.max_seconds], [0], steps=steps)
+        log.info("package %s warm in %.1f s", self.package_sha256[:16], time.monotonic() - begun)
 
     def generate(
         self,
@@ -135,7 +160,6 @@ class Generator:
             raise ModelInputError(f"{steps} steps were asked for.", f"Ask for 1 to {MAX_STEPS}.")
         if any(seed < 0 for seed in seeds):
             raise ModelInputError(f"A seed is {min(seeds)}.", "Use seeds of 0 and more.")
-        kind = self.manifest.kind
         for prompt in {*prompts, *(negative_prompts or ())}:
             self._encoder([prompt])  # read by itself, and remembered: in company its states would differ by rounding
         networks = self._exact if precision == "float32" else self._fast
@@ -146,7 +170,7 @@ class Generator:
             prompts,
             seconds,
             seeds,
-            Sampling(kind, steps, guidance, precision),
+            Sampling(self.kind, steps, guidance, precision),
             clip_samples=self._clip_samples,
             silence_C=self._silence_C,
             edit=edit,

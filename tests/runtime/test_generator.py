@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from tiny_package import SAMPLES, make_package
+from tiny_package import SAMPLES, make_models, make_package
 
+from sonarc.codec.config import SpectralCodecConfig
+from sonarc.codec.package import save_codec
+from sonarc.codec.spectral import SpectralCodec
 from sonarc.contracts.errors import CheckpointError, ModelInputError
 from sonarc.contracts.hashing import sha256_path
 from sonarc.contracts.package import PackageManifest
@@ -153,6 +156,22 @@ def test_same_model_makes_the_same_package(package: tuple[str, PackageManifest],
     assert again.files.keys() == package[1].files.keys()
     same = {name for name in again.files if again.files[name] == package[1].files[name]}
     assert same == set(again.files) - {"config.json"}  # which names the place of the codec
+
+
+def test_a_checkpoint_sounds_as_its_package(generator: Generator, tmp_path: Path) -> None:
+    models = make_models(tmp_path)
+    loaded = Generator.load(models.generator[0], sha256=models.generator[1])
+    assert (loaded.kind, loaded.package_sha256) == ("generator", models.generator[1])
+    asked = (["a kick drum"], [0.5], [3])
+    assert np.array_equal(loaded.generate(*asked)[0], generator.generate(*asked)[0])
+
+
+def test_a_checkpoint_whose_codec_was_replaced_is_refused(tmp_path: Path) -> None:
+    models = make_models(tmp_path)
+    other = SpectralCodec(SpectralCodecConfig(dim=32, encoder_blocks=1, decoder_blocks=1, fine_blocks=1))
+    save_codec(other, models.config.codec.uri)
+    with pytest.raises(CheckpointError, match="latents are not those of the codec"):
+        Generator.load(models.generator[0])
 
 
 def test_another_hash_than_asked_for_is_refused(copy: Path) -> None:
