@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.local import Places
+from pipelines.places import Places
 from serving import control
 from serving.follow import resolve
 from serving.state import ServeState, Source

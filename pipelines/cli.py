@@ -6,6 +6,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -55,7 +58,8 @@ def _run(
     runner: Literal["process", "docker"] = "process",
 ) -> None:
     with explained():
-        from pipelines.local import Places, run_pipeline
+        from pipelines.local import run_pipeline
+        from pipelines.places import Places
         from sonarc.contracts.presets import load
         from sonarc.report.terminal import print_summary
 
@@ -281,15 +285,31 @@ def generate(
     first second.
     """
     with explained():
-        from pipelines.champion import champion_package
-        from sonarc.runtime.generator import Generator
-        from sonarc.runtime.wave import write_audio
+        with _asked_aside(package) as location:
+            from sonarc.runtime.generator import Generator
+            from sonarc.runtime.wave import write_audio
 
-        generator = Generator.load(package or champion_package())
+            generator = Generator.load(location())
         length, edit = seconds or generator.max_seconds, _edit(like, noise, keep, generator.sample_rate)
         audio = generator.generate([prompt], [length], [seed], steps=steps, edit=edit)[0]
         write_audio(output, audio, generator.sample_rate)
         typer.echo(f"{output}: {audio.shape[1] / generator.sample_rate:.2f} s, {steps} steps, seed {seed}")
+
+
+@contextmanager
+def _asked_aside(package: str) -> Iterator[Callable[[], str]]:
+    """Where the package lies. The registry is asked by another process: MLflow takes as long to import as PyTorch."""
+    if package:
+        yield lambda: package
+        return
+    with ProcessPoolExecutor(1, get_context("spawn")) as aside:
+        yield aside.submit(_champion_package).result
+
+
+def _champion_package() -> str:
+    from pipelines.champion import champion_package
+
+    return champion_package()
 
 
 def _edit(like: Path | None, noise: float, keep: str, sample_rate: int) -> Edit | None:
@@ -356,7 +376,7 @@ def compare(
     with explained():
         from pipelines.bars import busy
         from pipelines.compare import compare as write
-        from pipelines.local import Places
+        from pipelines.places import Places
 
         with busy(f"Comparing {', '.join(names)}"):
             write(names, runs, Places.default(runs, tracking=tracking).tracking, output)
@@ -371,7 +391,7 @@ def votes(
     """Tell MLflow the votes of blind listening tests; says how likely chance alone would be as uneven (sign test)."""
     with explained():
         from pipelines.compare import vote
-        from pipelines.local import Places
+        from pipelines.places import Places
 
         for a, b, all_ in vote(files, Places.default(tracking=tracking).tracking):
             typer.echo(
@@ -384,7 +404,7 @@ def votes(
 def sync(store: Store = "", tracking: Tracking = "") -> None:
     """Tell MLflow now what it could not be told while it was away; the next stage of any run would, too."""
     with explained():
-        from pipelines.local import Places
+        from pipelines.places import Places
         from sonarc.contracts.result import TrackingRef
         from sonarc.tracking.outbox import OUTBOX, replay
 
@@ -399,7 +419,7 @@ def sync(store: Store = "", tracking: Tracking = "") -> None:
 def ui(port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000) -> None:
     """MLflow's pages over the local runs, until Ctrl-C."""
     with explained():
-        from pipelines.local import Places
+        from pipelines.places import Places
 
         tracking = Places.default().tracking
         if tracking.startswith("http"):

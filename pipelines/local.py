@@ -21,6 +21,7 @@ from components.launch import StageFailed, StageRecord
 from pipelines.bars import Bars
 from pipelines.containers import Containers, ray_in_container, standing_server
 from pipelines.local_ray import LocalRay, local_ray
+from pipelines.places import Places
 from serving import control
 from sonarc.contracts import store
 from sonarc.contracts.config import SonarcConfig
@@ -36,29 +37,6 @@ from sonarc.tracking.registry import Registry
 POLL_SECONDS = 0.2
 SCHEDULE_VARIABLE, FIRE_VARIABLE = "SONARC_SCHEDULE", "SONARC_SCHEDULE_FIRE"
 """By which a schedule's keeper tells a run what it answers."""
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where a local run reads and writes.
-
-    Attributes:
-        runs: folder of run folders, `latest` and `serve.json`.
-        store: URI of the store.
-        tracking: MLflow's tracking URI.
-    """
-
-    runs: Path
-    store: str
-    tracking: str
-
-    @classmethod
-    def default(cls, runs: Path = Path("runs"), place: str = "", tracking: str = "") -> Places:
-        """Runs in the working directory; store and MLflow as named, or by SONARC_STORE and MLFLOW_TRACKING_URI, or in
-        the user's cache folder."""
-        database = store.cache_root() / "mlflow" / "mlflow.db"
-        server = tracking or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database}"
-        return cls(runs.resolve(), store.as_uri(place) if place else store.default_store(), server)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pipelines.local import Places, run_pipeline, stage_records
+from pipelines.local import run_pipeline, stage_records
+from pipelines.places import Places
 from sonarc.codec.package import load_codec
 from sonarc.contracts import store
 from sonarc.contracts.config import SonarcConfig

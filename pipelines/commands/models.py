@@ -19,7 +19,7 @@ Why = Annotated[str, typer.Option(help="One sentence for those who ask later; it
 
 
 def _registry(place: str, tracking: str) -> Registry:
-    from pipelines.local import Places
+    from pipelines.places import Places
     from sonarc.tracking.registry import Registry
 
     places = Places.default(place=place, tracking=tracking)

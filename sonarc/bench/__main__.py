@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from sonarc.bench.regression import worse
 from sonarc.bench.sheet import BenchSheet, read_sheet, write_sheet
 from sonarc.contracts import store
 from sonarc.contracts.config import CodecConfig
@@ -36,10 +37,10 @@ def _pipeline(subject: Subject) -> BenchSheet:
     return measure(subject.runs)
 
 
-def _inference(subject: Subject) -> BenchSheet:
+def _inference(_: Subject) -> BenchSheet:
     from sonarc.bench.inference import measure
 
-    return measure(last_package(subject.runs))
+    return measure()
 
 
 def _train(_: Subject) -> BenchSheet:
@@ -78,7 +79,7 @@ TARGETS: dict[str, Callable[[Subject], BenchSheet]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0; 1 where `--check` finds a miss; else the error's own."""
+    """Exit code: 0; 1 where `--check` finds a miss or a row got worse; else the error's own."""
     parser = argparse.ArgumentParser(prog="python -m sonarc.bench", description="Measure, into bench/<target>.json.")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(TARGETS)}; default: all")
     parser.add_argument(
@@ -95,14 +96,30 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if asked.check:
             return _check(asked.folder, asked.targets, console)
+        regressed = False
         for name in asked.targets or TARGETS:
             sheet = TARGETS[name](Subject(asked.runs, asked.dataset, asked.codec))
             console.print(table(sheet))
+            regressed |= _compared(asked.folder / f"{name}.json", sheet, console)
             console.print(f"Wrote {write_sheet(asked.folder, sheet)}")
     except SonarcError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    return 0
+    return int(regressed)
+
+
+def _compared(path: Path, sheet: BenchSheet, console: Console) -> bool:
+    """Say which rows got worse than in the sheet that lies there; whether any did."""
+    if not path.exists():
+        return False
+    found = worse(read_sheet(path), sheet)
+    for one in found:
+        console.print(
+            f"{one.row.name} is {one.row.value:g} {one.row.unit}, {one.factor:.2f} times worse than "
+            f"{one.expected:g}, which is {path} at this machine's speed",
+            style="red",
+        )
+    return bool(found)
 
 
 def _check(folder: Path, targets: list[str], console: Console) -> int:

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sonarc.bench.inference import count_operations, matmul_rate
+from sonarc.bench.arithmetic import count_operations, matmul_rate
 from sonarc.bench.own_process import in_own_process
 from sonarc.bench.sheet import BenchRow, BenchSheet, measured
 from sonarc.contracts.config import ArcConfig, DiTConfig, PretrainConfig

@@ -17,7 +17,6 @@ from itertools import islice
 from typing import Any, Literal
 
 import safetensors.torch
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
@@ -29,6 +28,7 @@ from sonarc.contracts.config import AudioConfig, CodecConfig, DiTConfig, SonarcC
 from sonarc.contracts.errors import CheckpointError
 from sonarc.contracts.hashing import canonical_json, sha256_bytes
 from sonarc.dit.model import DiT
+from sonarc.undrawn import undrawn
 
 MODEL, CONFIG, MANIFEST = "model.safetensors", "config.json", "checkpoint.json"
 CLAIM = re.compile(r"^(\d+)\.json$")
@@ -226,9 +226,9 @@ def dit_of(tensors: Mapping[str, Tensor], config: DiTConfig, text_width: int, *,
     Raises:
         CheckpointError: keys or shapes that do not fit `config`.
     """
-    with torch.device("meta"):
+    with undrawn():
         model = DiT(config, text_width)
-    load_tensors(model, tensors, what=what)
+    load_tensors(model, tensors, what=what, take=True)
     return model.eval().requires_grad_(False)
 
 

@@ -13,10 +13,12 @@ from sonarc.contracts.errors import CheckpointError
 RNG_KEY = "torch"
 
 
-def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str = "model") -> None:
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str = "model", take: bool = False) -> None:
     """Load a state dict; every key must be there, be expected, and have the right shape.
 
-    A module on the device `meta` takes the tensors themselves; another one takes copies.
+    Args:
+        what: the module's name in messages.
+        take: the tensors themselves become the weights, in place of copies.
 
     Raises:
         CheckpointError: missing, unexpected or mis-shaped keys, all listed.
@@ -33,12 +35,11 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str 
         raise CheckpointError(
             f"The weights do not fit the {what}: {'; '.join(problems)}.", "Load them with the configuration they had."
         )
-    empty = any(value.is_meta for value in own.values())
-    if empty:
+    if take:
         found = {name: tensors[name].to(value.dtype) for name, value in own.items()}
     else:
         found = {name: cut_like(tensors[name], value) for name, value in own.items()}
-    module.load_state_dict(found, strict=True, assign=empty)
+    module.load_state_dict(found, strict=True, assign=take)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Iterable[str]) -> dict[str, Tensor]:

@@ -33,8 +33,8 @@ class ConvNeXtBlock(nn.Module):
         self.up = nn.Linear(dim, dim * expansion)
         self.down = nn.Linear(dim * expansion, dim)
         self.scale = nn.Parameter(torch.full((dim,), scale))
-        nn.init.trunc_normal_(self.up.weight, std=0.02)
-        nn.init.trunc_normal_(self.down.weight, std=0.02)
+        nn.init.normal_(self.up.weight, std=0.02)
+        nn.init.normal_(self.down.weight, std=0.02)
         nn.init.zeros_(self.up.bias)
         nn.init.zeros_(self.down.bias)
 

@@ -31,6 +31,10 @@ class Codec(Protocol):
         """Audio samples per latent frame."""
 
     @property
+    def reach(self) -> int:
+        """Latent frames to either side that a decoded sample depends on, at most."""
+
+    @property
     def sha256(self) -> str:
         """Hash of configuration and weights."""
 

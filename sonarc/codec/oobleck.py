@@ -15,6 +15,11 @@ from torch.nn.functional import pad
 from sonarc.codec.config import OobleckCodecConfig
 from sonarc.contracts.errors import ConfigError, ModelInputError
 
+_EDGE_TAPS = 3
+"""Samples to either side of the first and the last convolution."""
+_UNIT_TAPS = 3 + 9 + 27
+"""Likewise of a block's three residual units."""
+
 
 class OobleckCodec(nn.Module):
     """Time-domain convolutional autoencoder; encodes to the posterior's mean, unscaled as published."""
@@ -60,6 +65,14 @@ class OobleckCodec(nn.Module):
     @property
     def hop(self) -> int:
         return math.prod(self.config.strides)
+
+    @property
+    def reach(self) -> int:
+        reach, rate = float(_EDGE_TAPS), 1  # in latent frames, and samples a frame at each block's end
+        for stride in reversed(self.config.strides):
+            rate *= stride
+            reach += (2 * stride + _UNIT_TAPS) / rate
+        return math.ceil(reach + _EDGE_TAPS / rate)
 
     @property
     def sha256(self) -> str:

@@ -21,6 +21,7 @@ from sonarc.codec.spectral import SpectralCodec
 from sonarc.contracts import store
 from sonarc.contracts.errors import CheckpointError, StoreError
 from sonarc.contracts.hashing import canonical_json, sha256_bytes
+from sonarc.undrawn import undrawn
 
 _CONFIG: TypeAdapter[SpectralCodecConfig | OobleckCodecConfig] = TypeAdapter(SpectralCodecConfig | OobleckCodecConfig)
 
@@ -87,7 +88,8 @@ def load_codec(name_or_uri: str = "codec-v2") -> SpectralCodec | OobleckCodec:
         raise CheckpointError(
             f"The configuration of codec {name_or_uri!r} is not valid: {error}.", "Export the codec again."
         ) from error
-    codec = SpectralCodec(config) if isinstance(config, SpectralCodecConfig) else OobleckCodec(config)
+    with undrawn():
+        codec = SpectralCodec(config) if isinstance(config, SpectralCodecConfig) else OobleckCodec(config)
     try:
         tensors = safetensors.torch.load(weights)
     except safetensors.SafetensorError as error:

@@ -170,6 +170,12 @@ class SpectralCodec(nn.Module):
         return self.config.hop
 
     @property
+    def reach(self) -> int:
+        c = self.config
+        fine = c.fine_blocks * (c.kernel // 2) + -(-c.n_fft // (c.stft_hop * c.patch))
+        return c.decoder_blocks * (c.kernel // 2) + -(-fine // c.stride)
+
+    @property
     def sha256(self) -> str:
         from sonarc.codec.package import codec_sha256
 

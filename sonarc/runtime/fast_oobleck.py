@@ -41,7 +41,7 @@ class FastOobleck:
         self._codec = codec
         self.sample_rate, self.channels, self.latent_channels = codec.sample_rate, codec.channels, codec.latent_channels
         self.hop, self.sha256, self.encoder_sha256 = codec.hop, codec.sha256, codec.encoder_sha256
-        self.frames, self.encode = codec.frames, codec.encode
+        self.frames, self.encode, self.reach = codec.frames, codec.encode, codec.reach
         self._decoder = _Decoder(codec.vae.decoder)
 
     @torch.inference_mode()

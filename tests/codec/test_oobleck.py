@@ -47,3 +47,16 @@ def test_wrong_shapes_are_refused_by_name() -> None:
         codec.encode(torch.zeros(1, 1, 80))
     with pytest.raises(ModelInputError, match=r"\(1, 5, 3\)"):
         codec.decode(torch.zeros(1, 5, 3))
+
+
+@torch.inference_mode()
+def test_a_sample_depends_on_no_frame_beyond_the_codecs_reach() -> None:
+    torch.manual_seed(0)
+    codec = OobleckCodec(TINY).eval()
+    z_BCT = torch.randn(1, 4, 80)
+    cut = 30
+    whole_BAS = codec.decode(z_BCT)
+    for kept, same in ((cut + codec.reach, True), (cut + 2, False)):
+        part_BAS = codec.decode(z_BCT[..., :kept])[..., : cut * codec.hop]
+        error = float((part_BAS - whole_BAS[..., : cut * codec.hop]).norm() / whole_BAS.norm())
+        assert (error < 1e-5) is same, (kept, error)

@@ -138,3 +138,17 @@ def test_what_inference_keeps_training_can_use() -> None:
     audio = codec.synthesize(codec.decoder(z_BCT))
     audio.square().sum().backward()
     assert codec.decoder.head.weight.grad is not None
+
+
+@torch.no_grad()
+def test_a_sample_depends_on_no_frame_beyond_the_codecs_reach() -> None:
+    torch.manual_seed(0)
+    codec = SpectralCodec(SpectralCodecConfig(dim=32)).eval()
+    z_BCT = torch.randn(1, codec.latent_channels, 80)
+    cut = 30
+    whole_BAS = codec.decode(z_BCT)
+    errors = []
+    for kept in (cut, cut + codec.reach):
+        part_BAS = codec.decode(z_BCT[..., :kept])[..., : cut * codec.hop]
+        errors.append(float((part_BAS - whole_BAS[..., : cut * codec.hop]).norm() / whole_BAS.norm()))
+    assert errors[0] > 0.01 and errors[1] < 1e-4

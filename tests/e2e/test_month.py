@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from scheduling import Clock, keeper_of, opened
 
-from pipelines.local import Places
+from pipelines.places import Places
 from pipelines.schedules.embedded import EmbeddedSchedules, ScheduledRun
 from pipelines.schedules.model import Schedule
 from pipelines.schedules.process import RunProcess

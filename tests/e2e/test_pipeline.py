@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.local import Places, RunOutcome, run_pipeline
+from pipelines.local import RunOutcome, run_pipeline
+from pipelines.places import Places
 from serving import control
 from sonarc.contracts.config import SonarcConfig
 from sonarc.contracts.presets import load

@@ -10,7 +10,8 @@ import pytest
 import s3fs
 from s3 import S3, fault_proxy, reset, s3_server, slow, slow_down
 
-from pipelines.local import Places, run_pipeline, stage_records
+from pipelines.local import run_pipeline, stage_records
+from pipelines.places import Places
 from sonarc.contracts import store
 from sonarc.contracts.presets import load
 

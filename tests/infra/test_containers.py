@@ -22,7 +22,8 @@ import soundfile
 from tiny_package import make_package
 
 from infra.images.engine import Engine
-from pipelines.local import Places, run_pipeline
+from pipelines.local import run_pipeline
+from pipelines.places import Places
 from serving import control
 from serving.state import stands
 from sonarc.contracts.config import ServeConfig

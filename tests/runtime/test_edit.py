@@ -38,7 +38,7 @@ def made(generator: Generator, edit: Edit | None) -> np.ndarray:
 
 
 def test_little_noise_stays_near_the_sound_as_the_codec_hears_it(generator: Generator) -> None:
-    codec = generator._exact.codec
+    codec = generator.networks("float32").codec
     frames = codec.frames(TONE_AS.shape[1])
     given_BCT = codec.encode(torch.from_numpy(TONE_AS)[None])
 
@@ -52,7 +52,7 @@ def test_little_noise_stays_near_the_sound_as_the_codec_hears_it(generator: Gene
 
 
 def test_what_is_kept_decides_the_latents_there_and_nothing_else_is_given(generator: Generator) -> None:
-    codec = generator._exact.codec
+    codec = generator.networks("float32").codec
     _, known = Edit(TONE_AS, keep=(0.1, 0.3)).prepare(codec, torch.ones(2, 20, dtype=torch.bool))
     assert known is not None
     centres = (np.arange(20) + 0.5) * codec.hop / RATE

@@ -83,8 +83,8 @@ def test_prompt_and_seed_both_matter(generator: Generator) -> None:
 
 def test_what_would_clip_is_turned_down_as_a_whole(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     (quiet_AS,) = generator.generate(["a flute"], [0.5], [1])
-    decode = generator._exact.codec.decode
-    monkeypatch.setattr(generator._exact.codec, "decode", lambda z_BCT: 1_000 * decode(z_BCT))
+    decode = generator.networks("float32").codec.decode
+    monkeypatch.setattr(generator.networks("float32").codec, "decode", lambda z_BCT: 1_000 * decode(z_BCT))
     (loud_AS,) = generator.generate(["a flute"], [0.5], [1])
     assert np.abs(loud_AS).max() == pytest.approx(CEILING, rel=1e-5)
     assert np.corrcoef(quiet_AS.ravel(), loud_AS.ravel())[0, 1] == pytest.approx(1.0, abs=1e-6)
