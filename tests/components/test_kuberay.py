@@ -9,12 +9,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from kube_api import FAILED, RUNNING, SUCCEEDED, SUSPENDED, KubeApi, Object, Step, initializing, watches
 
-from components.launch import cleanup, follow, launch
+from components.launch import cleanup, follow, launch, pod_log
 from components.launch.attempt import ORDER, TOKEN, Attempt
 from sonarc.contracts import store
 from sonarc.contracts.errors import ConfigError, DataError, StageError
@@ -343,9 +344,11 @@ def test_sigterm_removes_the_job(cluster: KubeApi, tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.parametrize("hours", [0, 8, -5], ids=["UTC", "east", "west"])
 def test_the_log_comes_once_though_its_stream_breaks_and_its_pod_is_replaced(
-    cluster: KubeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cluster: KubeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str], hours: int
 ) -> None:
+    cluster.zone = timezone(timedelta(hours=hours)) if hours else UTC
     cluster.cuts = {"first": [2, 1], "second": [0]}
 
     def submitter(pod: str, lines: range) -> Callable[[KubeApi, str], None]:
@@ -365,6 +368,21 @@ def test_the_log_comes_once_though_its_stream_breaks_and_its_pod_is_replaced(
     assert [line for line in shown if line.startswith("line")] == [f"line {number}" for number in range(9)]
     assert "[first was replaced by second; the log begins anew]" in shown
     assert caught.value.hint.endswith("line 7\nline 8")
+
+
+def test_lines_of_a_log_sort_by_their_moment_and_not_by_the_clock_on_the_wall() -> None:
+    moments = [
+        pod_log.moment_of(stamp)
+        for stamp in (
+            "2026-10-25T02:59:59.999999998+02:00",
+            "2026-10-25T02:59:59.999999999+02:00",
+            "2026-10-25T02:00:00+01:00",  # summer time has ended
+            "2026-10-25T01:00:00.1Z",
+            "2026-10-25T01:00:00.100000001Z",
+        )
+    ]
+    assert None not in moments and moments == sorted({*moments})  # type: ignore[type-var]
+    assert pod_log.moment_of("unable") is None  # "… to retrieve container logs", says the kubelet
 
 
 def test_a_job_goes_on_where_its_log_and_pods_may_not_be_read(
