@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, timedelta, timezone
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from kube_api import FAILED, RUNNING, SUCCEEDED, SUSPENDED, KubeApi, Object, Ste
 
 from components.launch import cleanup, follow, launch, pod_log
 from components.launch.attempt import ORDER, TOKEN, Attempt
+from components.launch.kube import UnreachableError
 from sonarc.contracts import store
 from sonarc.contracts.errors import ConfigError, DataError, StageError
 from sonarc.contracts.presets import load
@@ -218,10 +219,11 @@ def test_calls_are_repeated_and_a_create_whose_answer_was_lost_makes_one_job(clu
     assert len(cluster.rayjobs) == 1
 
 
-def test_a_name_that_somebody_else_has_is_an_error(cluster: KubeApi, tmp_path: Path) -> None:
+def test_a_name_that_somebody_else_has_is_an_error_and_theirs_stays(cluster: KubeApi, tmp_path: Path) -> None:
     cluster.put(_mine().name)
     with pytest.raises(StageError, match="is taken"):
         _launch(tmp_path)
+    assert cluster.asked("DELETE") == []
 
 
 def test_the_same_attempt_adopts_what_it_made_before(cluster: KubeApi, tmp_path: Path) -> None:
@@ -327,6 +329,41 @@ def test_an_api_server_that_is_away_for_a_while_is_waited_for(
     with pytest.raises(StageError, match="did not list") as caught:
         _launch(tmp_path, "another run")
     assert "kubectl get rayjob" in caught.value.hint
+
+
+class Cut:
+    """An API server behind a proxy that cuts every stream after 20 s; time goes by when something waits."""
+
+    namespace = "sonarc"
+
+    def __init__(self) -> None:
+        self.now, self.away = 0.0, False
+
+    def rayjobs(self, name: str) -> tuple[list[Object], str]:
+        if self.away:
+            raise UnreachableError("did not list")
+        return [{"metadata": {"name": name}}], "1"
+
+    def watch(self, name: str, version: str, seconds: int) -> Iterator[tuple[str, Object]]:
+        self.now += 20
+        raise UnreachableError("did not watch")
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_an_api_server_that_answers_though_no_watch_of_it_holds_is_not_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = Cut()
+    monkeypatch.setattr(follow, "time", cut)
+    states = follow.states(cut, "job")  # type: ignore[arg-type]
+    assert [next(states)["metadata"]["name"] for _ in range(100)] == ["job"] * 100
+    cut.away = True
+    with pytest.raises(StageError, match="did not list"):
+        next(states)
+    assert cut.now > 100 * 20 + follow.PATIENCE_SECONDS
 
 
 def test_a_job_that_is_removed_under_our_feet_is_a_failure(cluster: KubeApi, tmp_path: Path) -> None:
