@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from pipelines.kubeflow.secrets import refuse_secrets
+from pipelines.kubeflow.secrets import refuse_secret_variables
 from sonarc.contracts.config.base import Positive, PositiveFloat, Section
 from sonarc.contracts.config.tree import explain
 from sonarc.contracts.errors import ConfigError
@@ -104,7 +104,7 @@ class ComponentConfig(Section):
     @field_validator("env")
     @classmethod
     def _public(cls, value: dict[str, str]) -> dict[str, str]:
-        refuse_secrets(value)
+        refuse_secret_variables(value)
         return value
 
 
