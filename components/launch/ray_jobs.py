@@ -111,6 +111,6 @@ def _left(client: JobSubmissionClient, wanted: dict[str, str]) -> list[str]:
 
     def ours(found: Any) -> bool:
         metadata = found.metadata or {}
-        return found.submission_id and all(metadata.get(key) == value for key, value in wanted.items())
+        return bool(found.submission_id) and all(metadata.get(key) == value for key, value in wanted.items())
 
     return [str(job.submission_id) for job in client.list_jobs() if ours(job) and not job.status.is_terminal()]

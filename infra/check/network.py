@@ -168,8 +168,9 @@ def _opened(pod: Pod, rule: Mapping[str, Any]) -> set[int]:
 
 
 def _covers(entry: Mapping[str, Any], port: int, name: str) -> bool:
-    first = entry.get("port", port)
-    return first == name if isinstance(first, str) else first <= port <= entry.get("endPort", first)
+    first: int | str = entry.get("port", port)
+    last: int = entry.get("endPort", first)
+    return first == name if isinstance(first, str) else first <= port <= last
 
 
 def _everybody(peer: Mapping[str, Any]) -> bool:
