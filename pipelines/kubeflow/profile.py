@@ -171,7 +171,10 @@ class Profile(Section):
         if unknown := set(self.components) - set(COMPONENTS):
             raise ValueError(f"components: there is no {', '.join(sorted(unknown))}; there are {', '.join(COMPONENTS)}")
         for name in COMPONENTS:
-            self.component(name)
+            try:
+                self.component(name)
+            except ValidationError as error:  # pydantic's own text would repeat what was given, a password maybe
+                raise ValueError(f"{name}: {explain(error).rstrip('.')}") from None
         return self
 
     def component(self, name: str) -> ComponentConfig:

@@ -90,6 +90,7 @@ def test_secrets_are_refused_and_not_repeated(
         ("every: {env: {TOKEN: ghp_0123456789012345678901234567890123}}", "TOKEN holds a GitHub token"),
         ("every: {env: {MLFLOW_TRACKING_PASSWORD: ghp_short}}", "MLFLOW_TRACKING_PASSWORD is named like a secret"),
         ("kubeflow: {password: ghp_short}", "kubeflow.password: Extra inputs"),
+        ("components: {pretrain: {password: ghp_short}}", "pretrain: password: Extra inputs"),
         ("a: [", "not valid YAML"),
     ],
 )
