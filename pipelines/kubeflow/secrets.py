@@ -46,10 +46,10 @@ def refuse_secret_variables(variables: Mapping[str, str]) -> None:
     Raises:
         ConfigError: one is named like a secret, or holds one.
     """
+    refuse_secrets(dict(variables))
     for name, value in variables.items():
         if value and _SECRET_NAME.search(name):
             raise ConfigError(f"{name} is named like a secret.", HINT)
-    refuse_secrets(dict(variables))
 
 
 def _kind(text: str, known: dict[str, str]) -> str:
