@@ -4,8 +4,9 @@
 
 Which registry and store comes from the environment, as for every other client. A replica that starts takes what the
 aliases point at just then; afterwards the coordinator asks every `follow_s` seconds and has all replicas take another
-package at once. One that a replica cannot load is given back everywhere, and not tried again until an alias moves.
-Before anything is promoted the endpoint is up, and not ready.
+package at once. One that a replica cannot load is given back everywhere, and not tried again until an alias moves;
+where the store or the registry was away, or nothing is served yet, it is. Before anything is promoted the endpoint is
+up, and not ready.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from serving import app
 from serving.follow import resolve
 from serving.state import Lineup, Source
 from sonarc.contracts.config import ServeConfig
-from sonarc.contracts.errors import ServingError
+from sonarc.contracts.errors import ServingError, StoreError, TrackingError
 
 log = logging.getLogger(__name__)
 
 LOAD_SECONDS = 600.0
 """What loading a package may take on every replica together."""
+PASSING = (StoreError, TrackingError, OSError)
+"""Why a package could not be loaded that says nothing against it."""
 
 _Generator: Any = cast(serve.Deployment, app.GeneratorReplica).func_or_class
 _Coordinator: Any = cast(serve.Deployment, app.CoordinatorReplica).func_or_class
@@ -93,6 +96,8 @@ class FollowingCoordinator(_Coordinator):  # type: ignore[misc]
     async def _ask(self, source: Source) -> None:
         """Ask once, and have every replica hold the answer: one that started amid a change may hold another."""
         said = await asyncio.to_thread(resolve, source)
+        if said != self._refused:
+            self._refused = None
         lineup = self._lineup if said is None or said == self._refused else said
         if lineup is None:
             return
@@ -103,15 +108,17 @@ class FollowingCoordinator(_Coordinator):  # type: ignore[misc]
                 await super().reconfigure(lineup.model_dump(mode="json"))
             self._lineup = lineup
         elif lineup != self._lineup:
-            log.error("%s/%s is refused: %s", lineup.champion.model, lineup.champion.version, "; ".join(problems))
-            self._refused = lineup
+            told = "; ".join(map(str, problems))
+            log.error("%s/%s is refused: %s", lineup.champion.model, lineup.champion.version, told)
             if self._lineup is not None:
+                self._refused = None if all(isinstance(problem, PASSING) for problem in problems) else lineup
                 await self._hold(self._lineup)
 
-    async def _hold(self, lineup: Lineup) -> list[str]:
+    async def _hold(self, lineup: Lineup) -> list[BaseException]:
         response = self._generators.broadcast("hold", lineup.model_dump(mode="json"))
         answers = await response.results_async(timeout_s=LOAD_SECONDS, return_exceptions=True)
-        return [str(answer) for answer in answers if isinstance(answer, BaseException)]
+        problems = [answer for answer in answers if isinstance(answer, BaseException)]
+        return [getattr(problem, "cause", None) or problem for problem in problems]  # Ray wraps what a replica raises
 
 
 def build(args: dict[str, Any]) -> serve.Application:

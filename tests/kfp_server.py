@@ -107,7 +107,7 @@ class Kfp:
         end = start + min(self.page_size, int(query.get("page_size") or 20))
         plural = {"recurring_run": "recurringRuns"}.get(kind, f"{kind}s")
         page: Document = {plural: found[start:end], "total_size": len(found)}
-        return page | ({"next_page_token": str(end)} if end < len(found) else {})
+        return page | {"next_page_token": str(end) if end < len(found) else ""}
 
     def answer(self, method: str, path: str, query: dict[str, str], body: Document, file: bytes) -> Document:
         """What a request does."""

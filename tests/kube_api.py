@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,8 @@ class KubeApi:
         self.logs: dict[str, list[tuple[str, str]]] = {}
         self.cuts: dict[str, list[int]] = {}
         """Pod → after how many lines its log's stream breaks off, one number for each time it is asked for."""
+        self.zone: tzinfo = UTC
+        """Of the container runtime: what it writes before each line has its offset."""
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.created: list[Object] = []
         self.faults: list[Fault] = []
@@ -135,7 +137,7 @@ class KubeApi:
     def print(self, pod: str, line: str) -> None:
         """A line of a pod's log."""
         with self.changed:
-            self.logs.setdefault(pod, []).append((_now(), line))
+            self.logs.setdefault(pod, []).append((_stamp(self.zone), line))
             self.changed.notify_all()
 
     def end_pod(self, name: str, phase: str = "Succeeded") -> None:
@@ -241,8 +243,13 @@ def status_of(code: int, reason: str, message: str) -> Object:
 
 
 def _now() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}000Z"
+    return _stamp(UTC)
+
+
+def _stamp(zone: tzinfo) -> str:
+    now = datetime.now(zone)
+    return f"{now:%Y-%m-%dT%H:%M:%S.%f}000{'Z' if zone is UTC else now.isoformat()[-6:]}"
 
 
 def _unix(stamp: str) -> float:
-    return datetime.fromisoformat(stamp[:26] + "+00:00").timestamp()
+    return datetime.fromisoformat(stamp).timestamp()

@@ -63,6 +63,8 @@ def kube_api() -> Iterator[KubeApi]:
             if path == pods:
                 return 200, {"kind": "PodList", "items": [pod for pod in api.pods if matches(pod, query)]}
             if path.startswith(pods) and path.endswith("/log"):
+                if int(query.get("sinceSeconds", 1)) < 1:
+                    return 422, status_of(422, "Invalid", "sinceSeconds: must be greater than 0")
                 return 200, api.streamed(path.split("/")[-2], query)
             with api.changed:
                 found = api.rayjobs.get(name) if path.startswith(collection) else None

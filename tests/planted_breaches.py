@@ -150,6 +150,16 @@ KIND: dict[str, tuple[Change, str]] = {
         _more("PodDisruptionBudget", spec={"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}}),
         "selects nothing",
     ),
+    "a budget that lets nothing go": (
+        _more(
+            "PodDisruptionBudget",
+            spec={
+                "minAvailable": 1,
+                "selector": {"matchLabels": {"app.kubernetes.io/component": "tracking"}},
+            },
+        ),
+        "no node drained",
+    ),
     "MLflow on a load balancer": (_spec("Service/sonarc-mlflow", type="LoadBalancer"), "is not ClusterIP"),
     "MLflow on a node's port": (_spec("Service/sonarc-mlflow", type="NodePort"), "is not ClusterIP"),
     "MLflow at an outer address": (_spec("Service/sonarc-mlflow", externalIPs=["1.2.3.4"]), "is not ClusterIP"),
@@ -162,7 +172,7 @@ KIND: dict[str, tuple[Change, str]] = {
         lambda documents: of(documents, "Deployment/sonarc-mlflow")["spec"]["template"]["metadata"].update(
             labels={"app.kubernetes.io/component": "objects-too"}
         ),
-        "selects no pod",
+        "Deployment/sonarc-mlflow: no NetworkPolicy selects it",
     ),
     "everybody let in": (_policy(ingress=[{}]), "lets everybody in"),
     "the world let in": (_policy(ingress=[{"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]), "lets everybody in"),
@@ -175,6 +185,21 @@ KIND: dict[str, tuple[Change, str]] = {
     "a policy for nobody": (_policy(podSelector={"matchLabels": {"a": "b"}}), "selects no pod"),
     "MLflow open to another namespace": (
         _policy(ingress=[{"from": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}], "ports": [{"port": 5000}]}]),
+        "opens MLflow (5000)",
+    ),
+    "MLflow open by its port's name": (
+        _policy(ingress=[{"from": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}], "ports": [{"port": "http"}]}]),
+        "opens MLflow (5000)",
+    ),
+    "MLflow open in a range of ports": (
+        _policy(
+            ingress=[
+                {
+                    "from": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}],
+                    "ports": [{"port": 4000, "endPort": 6000}],
+                }
+            ]
+        ),
         "opens MLflow (5000)",
     ),
     "every port open to another namespace": (
@@ -198,6 +223,7 @@ KIND: dict[str, tuple[Change, str]] = {
         _container(envFrom=[{"secretRef": {"name": "sonarc-other"}}]),
         "sonarc-other is not in secrets.yaml",
     ),
+    "an unknown Secret for images": (_pod(imagePullSecrets=[{"name": "sonarc-other"}]), "sonarc-other is not in"),
     "an unknown key of a Secret": (
         _container(env=[{"name": "A", "valueFrom": {"secretKeyRef": {"name": "sonarc-store", "key": "a"}}}]),
         "has no key a",
@@ -236,7 +262,16 @@ PROD: dict[str, tuple[Change, str]] = {
         ),
         "there is no port http",
     ),
-    "a stage that the queue never admits": (_launcher("max_workers: 4", "max_workers: 9"), "never admits pretrain"),
+    "a stage that the queue never admits": (
+        _launcher("min_workers: 4, max_workers: 4", "min_workers: 9, max_workers: 9"),
+        "never admits pretrain",
+    ),
+    "a setting that the launcher does not know": (_launcher("ttl_seconds", "ttl_secs"), "ttl_secs: Extra inputs"),
+    "a launcher's image that moves": (_launcher("worker:0.1.0", "worker:latest"), "is not pinned"),
+    "a Secret whose keys the launcher takes": (
+        _launcher("secret_env:", "secrets: [sonarc-other]\nsecret_env:"),
+        "sonarc-other is not in",
+    ),
     "a Secret of the launcher": (_launcher("secret: sonarc-tuning", "secret: sonarc-other"), "sonarc-other is not in"),
     "a queue without its flavor": (_without("ResourceFlavor/sonarc-gpu"), "there is no ResourceFlavor sonarc-gpu"),
     "no time for the endpoint to drain": (

@@ -30,7 +30,7 @@ def states(kube: Kube, name: str) -> Iterator[RayJobObject]:
                 found, version = kube.rayjobs(name=name)
                 if not found:
                     return
-                state = found[0]
+                state, answered = found[0], time.monotonic()
             yield state
             for kind, event in kube.watch(name, version, WATCH_SECONDS):
                 version = event["metadata"]["resourceVersion"]

@@ -53,7 +53,9 @@ class KubeRay:
             raise
         except BaseException:
             with contextlib.suppress(Exception):
-                self.kube.delete(attempt.name)
+                there = self.kube.get(attempt.name)
+                if there is not None and attempt.owns(there):  # the name may be somebody else's
+                    self.kube.delete(attempt.name)
             raise
 
     def cleanup(self, run: str) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import sys
 import threading
 import time
@@ -28,6 +29,11 @@ PAUSE_SECONDS = 1.0
 DRAIN_SECONDS = 15.0
 """Given to the rest of the log once the job has ended."""
 
+Moment = tuple[int, int]
+"""Seconds since 1970, and nanoseconds, of which a float would lose some."""
+BEGINNING: Moment = (0, 0)
+_STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+
 logger = logging.getLogger(__name__)
 
 
@@ -38,7 +44,7 @@ class PodLog:
         self._kube, self._rayjob = kube, rayjob
         self._tail: deque[str] = deque(maxlen=LOG_TAIL_LINES)
         self._ending, self._thread = threading.Event(), threading.Thread(target=self._copy, daemon=True)
-        self._pod, self._last = "", ""
+        self._pod, self._last = "", BEGINNING
         """The pod that is read, and the time of the last line of it."""
 
     def __enter__(self) -> PodLog:
@@ -90,13 +96,15 @@ class PodLog:
         if pod != self._pod:
             if self._pod:
                 self._write(f"[{self._pod} was replaced by {pod}; the log begins anew]")
-            self._pod, self._last = pod, ""
-        since = None if not self._last else math.ceil(time.time() - _seconds(self._last)) + OVERLAP_SECONDS
+            self._pod, self._last = pod, BEGINNING
+        since = None if self._last == BEGINNING else max(1, math.ceil(time.time() - self._last[0]) + OVERLAP_SECONDS)
         for line in self._kube.log(self._pod, since, SILENCE_SECONDS):
             stamp, _, text = line.partition(" ")
-            # Without its Z a time sorts as text, however many digits its fraction has.
-            if stamp.rstrip("Z") > self._last.rstrip("Z"):
-                self._last = stamp
+            moment = moment_of(stamp)
+            if moment is None:
+                logger.debug("of the log it is said: %s", line)
+            elif moment > self._last:
+                self._last = moment
                 self._write(text)
 
     def _write(self, text: str) -> None:
@@ -105,6 +113,10 @@ class PodLog:
         sys.stdout.flush()
 
 
-def _seconds(stamp: str) -> float:
-    """Unix time of an RFC 3339 time with up to nine digits of a second's fraction."""
-    return datetime.fromisoformat(f"{stamp[:19]}+00:00").timestamp()
+def moment_of(stamp: str) -> Moment | None:
+    """An RFC 3339 time, in whichever zone the node's container runtime writes it; None: the kubelet's own words."""
+    found = _STAMP.fullmatch(stamp)
+    if found is None:
+        return None
+    seconds, fraction, zone = found.groups()
+    return int(datetime.fromisoformat(seconds + zone).timestamp()), int((fraction or "").ljust(9, "0"))

@@ -29,8 +29,10 @@ Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 _SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY|API_KEY|PRIVATE_KEY", re.IGNORECASE)
 _USERINFO = re.compile(r"://[^/@\s]*:[^/@\s]*@")
-_MOST_GROUPS = 7
-"""Kueue admits a RayJob of at most eight pod sets: the head and so many groups of workers."""
+_MOST_GROUPS = 6
+"""Kueue admits a RayJob of at most eight pod sets: head, submitter and so many groups of workers."""
+_POD_SETS = {"head", "submitter"}
+"""What Kueue calls the first two."""
 
 
 class SecretKey(Section):
@@ -218,6 +220,8 @@ class LauncherConfig(Section):
             groups = self.workers_of(stage)
             if len(groups) > _MOST_GROUPS or len({group.name for group in groups}) < len(groups):
                 raise ValueError(f"workers of {stage}: at most {_MOST_GROUPS} groups, each with a name of its own")
+            if taken := _POD_SETS & {group.name for group in groups}:
+                raise ValueError(f"workers of {stage}: a group cannot be called {taken.pop()}, as another pod is")
             if self.queue and any(group.min_workers != group.max_workers for group in groups):
                 raise ValueError(f"workers of {stage}: a queue admits a fixed number; set max_workers to min_workers")
         return self
@@ -258,10 +262,8 @@ def parse_launcher(tree: Any, where: str) -> LauncherConfig:
         problems = []
         for problem in error.errors(include_url=False):
             field = ".".join(str(part) for part in problem["loc"]) or "settings"
-            shown = isinstance(problem["input"], str | int | float) and problem["loc"][:1] not in (
-                ("env",),
-                ("secret_env",),
-            )
+            ours = problem["type"] != "extra_forbidden" and problem["loc"][:1] not in (("env",), ("secret_env",))
+            shown = ours and isinstance(problem["input"], str | int | float)
             value = f" (got {problem['input']!r})" if shown else ""
             problems.append(f"{field}: {problem['msg'].removeprefix('Value error, ')}{value}")
         raise ConfigError(

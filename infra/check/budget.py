@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-import yaml
 from kubernetes.utils import parse_quantity
 
+from components.launch.rayjob import SUBMITTER
+from components.launch.settings import Head, LauncherConfig
+from infra.check.launcher import launchers
 from infra.check.pods import pods
 from infra.check.render import Document, name_of
+from sonarc.contracts.stages import STAGES
 
 GPU = "nvidia.com/gpu"
 _ZERO = {"cpu": Decimal(0), "memory": Decimal(0), GPU: Decimal(0)}
@@ -23,13 +26,13 @@ def fits(documents: Sequence[Document]) -> Iterator[str]:
         for container in pod.spec["containers"]:
             for bound, total in standing.items():
                 _add(total, container.get("resources", {}).get(bound, {}), pod.replicas)
-    launchers = [doc for doc in documents if doc["kind"] == "ConfigMap" and "launcher.yaml" in doc.get("data", {})]
-    stages = {}
-    for launcher in launchers:
-        settings = yaml.safe_load(launcher["data"]["launcher.yaml"])
-        if settings["backend"] == "kuberay":
-            own = settings.get("stages", {})
-            stages = {stage: _stage(settings, own.get(stage, {})) for stage in [*own, "any other"]}
+    stages = {
+        stage: _stage(settings, stage)
+        for _, settings in launchers(documents)
+        if settings.backend == "kuberay"
+        for stage in STAGES
+        if STAGES[stage].ray
+    }
     for document in documents:
         if document["kind"] == "ResourceQuota":
             yield from _within_quota(document, standing, stages)
@@ -50,16 +53,18 @@ def _within_quota(quota: Document, standing: Mapping[str, Any], stages: Mapping[
                 yield f"{name_of(quota)}: {wanted} of {bound}.{resource} is wanted, {allowed} allowed"
 
 
-def _stage(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Decimal]:
+def _stage(settings: LauncherConfig, stage: str) -> dict[str, Decimal]:
+    """Head, workers, and the pod that hands the job in."""
     total = dict(_ZERO)
-    _add(total, _named(own.get("head", settings["head"])), 1)
-    for group in own.get("workers", settings["workers"]):
-        _add(total, _named(group), group["max_workers"])
+    _add(total, SUBMITTER, 1)
+    _add(total, _named(settings, settings.head_of(stage)), 1)
+    for group in settings.workers_of(stage):
+        _add(total, _named(settings, group), group.max_workers)
     return total
 
 
-def _named(size: Mapping[str, Any]) -> dict[str, Any]:
-    return {"cpu": size["cpu"], "memory": size["memory"], GPU: size.get("gpu", 0)}
+def _named(settings: LauncherConfig, size: Head) -> dict[str, Any]:
+    return {"cpu": size.cpu, "memory": size.memory, settings.gpu_resource: size.gpu}
 
 
 def _queue(document: Document) -> dict[str, Decimal]:

@@ -44,8 +44,9 @@ def policies_cover_all(documents: Sequence[Document]) -> Iterator[str]:
     for direction in ("Ingress", "Egress"):
         if not any(direction in policy["spec"]["policyTypes"] for policy in general):
             yield f"nothing denies {direction.lower()} by default"
+    own = [policy for policy in policies if _rules(policy) and _chooses(policy["spec"]["podSelector"])]
     for pod in pods(documents):
-        if not any(selects(policy["spec"]["podSelector"], pod.labels) for policy in policies if _rules(policy)):
+        if not any(selects(policy["spec"]["podSelector"], pod.labels) for policy in own):
             yield f"{pod.owner}: no NetworkPolicy selects it"
 
 
@@ -72,10 +73,8 @@ def inner_ports(documents: Sequence[Document]) -> Iterator[str]:
     """Ray's dashboard, GCS and client port, MLflow and PostgreSQL are reached from this namespace only."""
     for policy in _policies(documents):
         chosen = [pod for pod in pods(documents) if selects(policy["spec"]["podSelector"], pod.labels)]
-        open_ports = {port for pod in chosen for port in pod.ports} & set(INNER)
         for rule in policy["spec"].get("ingress", []):
-            named = {port["port"] for port in rule.get("ports", [])}
-            for port in sorted(open_ports & named if named else open_ports):
+            for port in sorted({port for pod in chosen for port in _opened(pod, rule)} & set(INNER)):
                 for peer in rule.get("from", [{}]):
                     inside = set(peer) == {"podSelector"}
                     namespace = peer.get("namespaceSelector", {}).get("matchLabels", {})
@@ -154,6 +153,24 @@ def _policies(documents: Sequence[Document]) -> list[Document]:
 
 def _rules(policy: Document) -> list[Any]:
     return [*policy["spec"].get("ingress", []), *policy["spec"].get("egress", [])]
+
+
+def _chooses(selector: Mapping[str, Any]) -> bool:
+    """Whether a selector says what it selects, and not only what it does not."""
+    asked = {expression["operator"] for expression in selector.get("matchExpressions", [])}
+    return bool(selector.get("matchLabels")) or bool(asked & {"In", "Exists"})
+
+
+def _opened(pod: Pod, rule: Mapping[str, Any]) -> set[int]:
+    """The ports of a pod that a rule opens: all where it lists none; by number, range or name."""
+    listed = rule.get("ports") or [{}]
+    return {port for port, name in pod.ports.items() if any(_covers(entry, port, name) for entry in listed)}
+
+
+def _covers(entry: Mapping[str, Any], port: int, name: str) -> bool:
+    first: int | str = entry.get("port", port)
+    last: int = entry.get("endPort", first)
+    return first == name if isinstance(first, str) else first <= port <= last
 
 
 def _everybody(peer: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from infra.check.launcher import launchers
 from infra.check.pods import pods
 from infra.check.render import INFRA, NAMESPACE, Document, name_of
 
@@ -43,6 +44,8 @@ def secret_references(documents: Sequence[Document]) -> Iterator[tuple[str, str,
         for volume in pod.spec.get("volumes", []):
             if found := volume.get("secret"):
                 yield pod.owner, found["secretName"], ""
+        for found in pod.spec.get("imagePullSecrets", []):
+            yield pod.owner, found["name"], ""
     for document in documents:
         owner, spec = name_of(document), document.get("spec", {})
         if document["kind"] == "Ingress":
@@ -51,10 +54,12 @@ def secret_references(documents: Sequence[Document]) -> Iterator[tuple[str, str,
         cluster = spec.get("rayClusterConfig", spec) if document["kind"].startswith("Ray") else {}
         if name := cluster.get("authOptions", {}).get("secretName"):
             yield owner, name, "auth_token"
-        if document["kind"] == "ConfigMap" and "launcher.yaml" in document.get("data", {}):
-            settings = yaml.safe_load(document["data"]["launcher.yaml"])
-            for reference in settings.get("secret_env", {}).values():
-                yield f"{owner} launcher.yaml", reference["secret"], reference["key"]
+    for owner, settings in launchers(documents):
+        for reference in settings.secret_env.values():
+            yield owner, reference.secret, reference.key
+        mounted = [volume.secret for volume in settings.volumes if volume.secret is not None]
+        for name in (*settings.secrets, *settings.image_pull_secrets, *mounted):
+            yield owner, name, ""
 
 
 def names_resolve(documents: Sequence[Document]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from infra.check import budget, network, references, workloads
+from infra.check import budget, launcher, network, references, workloads
 from infra.check.render import Document
 
 Rule = Callable[[Sequence[Document]], Iterator[str]]
@@ -27,6 +27,7 @@ RULES: tuple[Rule, ...] = (
     references.names_resolve,
     references.everything_in_its_place,
     references.narrow_rights,
+    launcher.settings_are_valid,
     budget.fits,
 )
 

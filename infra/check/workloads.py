@@ -140,9 +140,21 @@ def budgets(documents: Sequence[Document]) -> Iterator[str]:
         if serves and not any(selects(selector, pod.labels) for selector in selectors):
             yield f"{pod.owner}: {pod.replicas} replicas, and no PodDisruptionBudget"
     for document in documents:
-        budget = document["kind"] == "PodDisruptionBudget"
-        if budget and not any(selects(document["spec"]["selector"], pod.labels) for pod in pods(documents)):
-            yield f"{name_of(document)}: selects nothing"
+        if document["kind"] != "PodDisruptionBudget":
+            continue
+        name, kept = name_of(document), document["spec"]
+        chosen = [pod for pod in pods(documents) if selects(kept["selector"], pod.labels)]
+        least = kept.get("minAvailable", 0)
+        if not chosen:
+            yield f"{name}: selects nothing"
+        elif kept.get("maxUnavailable") == 0 or (
+            isinstance(least, int) and least >= sum(pod.replicas for pod in chosen)
+        ):
+            yield f"{name}: no pod of it may ever be moved, and no node drained"
+
+
+def _count(chosen: Sequence[Pod]) -> int:
+    return sum(pod.replicas for pod in chosen)
 
 
 def _containers(documents: Sequence[Document]) -> Iterator[tuple[Pod, Mapping[str, Any]]]:

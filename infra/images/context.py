@@ -76,6 +76,8 @@ def _gather_wheels(context: Path, revision: str, epoch: int) -> None:
     known = stamp.read_text(encoding="utf-8") if stamp.exists() else ""
     listed = "\n".join([*sorted(wanted), *_hashed(requirements)])
     if known != listed:
+        for old in wheels.glob("pip-*.whl"):  # the builds run pip out of its wheel, and take the only one there is
+            old.unlink()
         command = [*PIP, "wheel", "--no-deps", "--wheel-dir", str(wheels), "--find-links", str(wheels)]
         subprocess.run([*command, *sorted(wanted)], check=True, env=environment)
         hashed = requirements / "worker-nodeps.txt"

@@ -104,11 +104,11 @@ class Kubeflow:
         while True:
             answer = self.ask(verb, *args, page_token=token, page_size=PAGE, **given)
             yield from getattr(answer, field) or ()
+            if not answer.next_page_token:
+                return
             if answer.next_page_token == token:
                 raise PlatformError(f"Kubeflow at {self.config.host} repeats a page of {field}.", "Try again.")
             token = answer.next_page_token
-            if not token:
-                return
 
     def make(self, create: Callable[[], T], find: Callable[[], T | None]) -> T:
         """Make a thing once, though answers are lost and others make it at the same time.

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from pipelines.kubeflow.secrets import refuse_secrets
+from pipelines.kubeflow.secrets import refuse_secret_variables
 from sonarc.contracts.config.base import Positive, PositiveFloat, Section
 from sonarc.contracts.config.tree import explain
 from sonarc.contracts.errors import ConfigError
@@ -104,7 +104,7 @@ class ComponentConfig(Section):
     @field_validator("env")
     @classmethod
     def _public(cls, value: dict[str, str]) -> dict[str, str]:
-        refuse_secrets(value)
+        refuse_secret_variables(value)
         return value
 
 
@@ -171,7 +171,10 @@ class Profile(Section):
         if unknown := set(self.components) - set(COMPONENTS):
             raise ValueError(f"components: there is no {', '.join(sorted(unknown))}; there are {', '.join(COMPONENTS)}")
         for name in COMPONENTS:
-            self.component(name)
+            try:
+                self.component(name)
+            except ValidationError as error:  # pydantic's own text would repeat what was given, a password maybe
+                raise ValueError(f"{name}: {explain(error).rstrip('.')}") from None
         return self
 
     def component(self, name: str) -> ComponentConfig:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from sonarc.contracts.errors import ConfigError
 
@@ -14,7 +13,9 @@ HINT = "Secrets reach components by reference only: `secrets` in the profile nam
 SHORTEST = 8
 """Values of secret environment variables that are shorter could be met by chance."""
 
-_SECRET_NAME = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|ACCESS_KEY|API_KEY|PRIVATE_KEY)$", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|(?:^|_)KEY|CREDENTIALS?)$", re.IGNORECASE)
+_ADDRESS = re.compile(r"\b([a-z][a-z0-9+.-]*)://([^\s/?#:@]*)(:[^\s/?#@]*)?@", re.IGNORECASE)
+"""One with a user in it: its scheme, the user, the password."""
 _KINDS = {
     "an AWS access key": re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b"),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY"),
@@ -39,16 +40,24 @@ def refuse_secrets(tree: Any) -> None:
             raise ConfigError(f"{where or 'A value'} holds {kind}.", HINT)
 
 
+def refuse_secret_variables(variables: Mapping[str, str]) -> None:
+    """Look through environment variables that everybody may read.
+
+    Raises:
+        ConfigError: one is named like a secret, or holds one.
+    """
+    refuse_secrets(dict(variables))
+    for name, value in variables.items():
+        if value and _SECRET_NAME.search(name):
+            raise ConfigError(f"{name} is named like a secret.", HINT)
+
+
 def _kind(text: str, known: dict[str, str]) -> str:
     for kind, pattern in _KINDS.items():
         if pattern.search(text):
             return kind
-    if "://" in text:
-        try:
-            address = urlsplit(text)
-        except ValueError:
-            return ""
-        if address.password or (address.username and address.scheme.startswith(("http", "postgresql"))):
+    for scheme, user, password in _ADDRESS.findall(text):
+        if password or (user and scheme.lower().startswith(("http", "postgresql"))):
             return "credentials in an address"
     for value, name in known.items():
         if value in text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from pipelines.compiled import COMPILED
 from pipelines.schedules.cron import next_fire, zone_of
 from pipelines.schedules.lease import beat
-from pipelines.schedules.model import LATEST, Outcome, Schedule, ScheduleState
+from pipelines.schedules.model import LATEST, Outcome, Schedule, ScheduleState, schedule_of
 from pipelines.schedules.tables import RUNS, SCHEDULES, Database
 from sonarc.contracts.errors import ConfigError
 from sonarc.contracts.hashing import sha256_path
+
+logger = logging.getLogger(__name__)
 
 Now = Callable[[], datetime]
 SPEC_DIGITS = 8
@@ -127,7 +130,14 @@ class EmbeddedSchedules:
         with self._database.transaction() as connection:
             late = select(SCHEDULES).where(SCHEDULES.c.next_fire <= self._now())
             query = late.order_by(SCHEDULES.c.next_fire, SCHEDULES.c.name)
-            return [_state(row, None) for row in connection.execute(query).mappings()]
+            rows = connection.execute(query).mappings().all()
+        found = []
+        for row in rows:
+            try:
+                found.append(_state(row, None))
+            except ConfigError as error:  # set by another version, or where zones are better known
+                logger.error("The schedule %s is not understood here, and does not fire: %s", row["name"], error)
+        return found
 
     def claim(self, state: ScheduleState, holder: str, host: str) -> ScheduledRun | None:
         """Record that a schedule's fire begins, and set the next one; None if it is not `holder`'s to begin.
@@ -199,7 +209,7 @@ def _last_run(connection: Connection, name: str) -> Mapping[str, Any] | None:
 def _state(row: Mapping[Any, Any], last: Mapping[str, Any] | None) -> ScheduleState:
     given = dict(row)
     due = given.pop("next_fire")
-    schedule = Schedule.model_validate({**given, "overrides": tuple(given["overrides"])})
+    schedule = schedule_of(**{**given, "overrides": tuple(given["overrides"])})
     return ScheduleState(
         schedule=schedule,
         next_fire=None if due is None else due.astimezone(zone_of(schedule.timezone)),

@@ -88,6 +88,10 @@ def began(pid: int) -> float:
 
 def last_words(log: Path) -> str:
     """The end of what a run printed."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # somebody tidied up
+        return ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [number for number, line in enumerate(lines) if line.startswith(("Error:", "Nothing new"))]
     return " ".join(lines[errors[-1] :] if errors else lines[-2:])[:DETAIL]

@@ -8,14 +8,16 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from kube_api import FAILED, RUNNING, SUCCEEDED, SUSPENDED, KubeApi, Object, Step, initializing, watches
 
-from components.launch import cleanup, follow, launch
+from components.launch import cleanup, follow, launch, pod_log
 from components.launch.attempt import ORDER, TOKEN, Attempt
+from components.launch.kube import UnreachableError
 from sonarc.contracts import store
 from sonarc.contracts.errors import ConfigError, DataError, StageError
 from sonarc.contracts.presets import load
@@ -217,10 +219,11 @@ def test_calls_are_repeated_and_a_create_whose_answer_was_lost_makes_one_job(clu
     assert len(cluster.rayjobs) == 1
 
 
-def test_a_name_that_somebody_else_has_is_an_error(cluster: KubeApi, tmp_path: Path) -> None:
+def test_a_name_that_somebody_else_has_is_an_error_and_theirs_stays(cluster: KubeApi, tmp_path: Path) -> None:
     cluster.put(_mine().name)
     with pytest.raises(StageError, match="is taken"):
         _launch(tmp_path)
+    assert cluster.asked("DELETE") == []
 
 
 def test_the_same_attempt_adopts_what_it_made_before(cluster: KubeApi, tmp_path: Path) -> None:
@@ -328,6 +331,41 @@ def test_an_api_server_that_is_away_for_a_while_is_waited_for(
     assert "kubectl get rayjob" in caught.value.hint
 
 
+class Cut:
+    """An API server behind a proxy that cuts every stream after 20 s; time goes by when something waits."""
+
+    namespace = "sonarc"
+
+    def __init__(self) -> None:
+        self.now, self.away = 0.0, False
+
+    def rayjobs(self, name: str) -> tuple[list[Object], str]:
+        if self.away:
+            raise UnreachableError("did not list")
+        return [{"metadata": {"name": name}}], "1"
+
+    def watch(self, name: str, version: str, seconds: int) -> Iterator[tuple[str, Object]]:
+        self.now += 20
+        raise UnreachableError("did not watch")
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_an_api_server_that_answers_though_no_watch_of_it_holds_is_not_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = Cut()
+    monkeypatch.setattr(follow, "time", cut)
+    states = follow.states(cut, "job")  # type: ignore[arg-type]
+    assert [next(states)["metadata"]["name"] for _ in range(100)] == ["job"] * 100
+    cut.away = True
+    with pytest.raises(StageError, match="did not list"):
+        next(states)
+    assert cut.now > 100 * 20 + follow.PATIENCE_SECONDS
+
+
 def test_a_job_that_is_removed_under_our_feet_is_a_failure(cluster: KubeApi, tmp_path: Path) -> None:
     cluster.life = (RUNNING, lambda api, name: api.delete(name))
     with pytest.raises(StageError, match="was removed while it ran"):
@@ -343,9 +381,11 @@ def test_sigterm_removes_the_job(cluster: KubeApi, tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.parametrize("hours", [0, 8, -5], ids=["UTC", "east", "west"])
 def test_the_log_comes_once_though_its_stream_breaks_and_its_pod_is_replaced(
-    cluster: KubeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cluster: KubeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str], hours: int
 ) -> None:
+    cluster.zone = timezone(timedelta(hours=hours)) if hours else UTC
     cluster.cuts = {"first": [2, 1], "second": [0]}
 
     def submitter(pod: str, lines: range) -> Callable[[KubeApi, str], None]:
@@ -365,6 +405,21 @@ def test_the_log_comes_once_though_its_stream_breaks_and_its_pod_is_replaced(
     assert [line for line in shown if line.startswith("line")] == [f"line {number}" for number in range(9)]
     assert "[first was replaced by second; the log begins anew]" in shown
     assert caught.value.hint.endswith("line 7\nline 8")
+
+
+def test_lines_of_a_log_sort_by_their_moment_and_not_by_the_clock_on_the_wall() -> None:
+    moments = [
+        pod_log.moment_of(stamp)
+        for stamp in (
+            "2026-10-25T02:59:59.999999998+02:00",
+            "2026-10-25T02:59:59.999999999+02:00",
+            "2026-10-25T02:00:00+01:00",  # summer time has ended
+            "2026-10-25T01:00:00.1Z",
+            "2026-10-25T01:00:00.100000001Z",
+        )
+    ]
+    assert None not in moments and moments == sorted({*moments})  # type: ignore[type-var]
+    assert pod_log.moment_of("unable") is None  # "… to retrieve container logs", says the kubelet
 
 
 def test_a_job_goes_on_where_its_log_and_pods_may_not_be_read(

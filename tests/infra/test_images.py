@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
+import subprocess
 import sys
+import tarfile
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 from components.image import VARIABLE, image
 from infra.images.__main__ import DIGEST
 from infra.images.closure import closure, read_pins, read_requirements
+from infra.images.context import _gather_wheels
 from infra.images.engine import confined
 from pipelines.local import silent_stages
 from serving.state import read_standing, standing, stands
@@ -54,6 +58,29 @@ def test_an_image_ends_as_a_user_without_rights(role: str) -> None:
     users = [line.split()[1] for line in stages()[role] if line.startswith("USER")]
     assert users[-1] == "10001:10001"
     assert any("-perm /6000 -exec chmod a-s" in line for line in stages()[role])
+
+
+def test_a_new_pip_takes_the_place_of_the_old_one_among_the_wheels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Dockerfile names it by a pattern that must stand for one file."""
+    wheels, requirements = tmp_path / "wheels", tmp_path / "requirements"
+    for folder in (wheels, requirements):
+        folder.mkdir()
+    for name in ("tools.txt", *(f"requirements/{role}.txt" for role in ROLES), "requirements/worker-nodeps.txt"):
+        (tmp_path / name).write_text("pip==2\n" if name == "tools.txt" else "", encoding="utf-8")
+    (wheels / "pip-1-py3-none-any.whl").touch()
+
+    def answer(words: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        if "pip==2" in words:
+            (wheels / "pip-2-py3-none-any.whl").touch()
+        tree = io.BytesIO()
+        tarfile.open(fileobj=tree, mode="w").close()
+        return subprocess.CompletedProcess(words, 0, tree.getvalue())
+
+    monkeypatch.setattr("infra.images.context.subprocess.run", answer)
+    _gather_wheels(tmp_path, "HEAD", 0)
+    assert [wheel.name for wheel in wheels.glob("pip-*.whl")] == ["pip-2-py3-none-any.whl"]
 
 
 @pytest.mark.parametrize("role", ROLES)

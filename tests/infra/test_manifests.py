@@ -11,6 +11,7 @@ import pytest
 import yaml
 from planted_breaches import KIND, PROD, Change, of, planted
 
+from infra.check.pods import selects
 from infra.check.references import SECRETS, documented_secrets, secret_references
 from infra.check.render import INFRA, OVERLAYS, Document, name_of, render
 from infra.check.rules import RULES, Rule, breaches
@@ -72,7 +73,7 @@ def test_the_pipeline_may_launch_ray_jobs_and_nothing_else() -> None:
         assert roles == {
             "sonarc-ray-jobs": [
                 (["ray.io"], ["rayjobs"], [], ["create", "get", "list", "watch", "delete"]),
-                ([""], ["pods"], [], ["get", "list"]),
+                ([""], ["pods"], [], ["list"]),
                 ([""], ["pods/log"], [], ["get"]),
             ],
             "sonarc-kubeflow-task": [
@@ -110,6 +111,20 @@ def _images(documents: tuple[Document, ...]) -> list[str]:
     from infra.check.pods import pods
 
     return [container["image"] for pod in pods(documents) for container in pod.containers]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_only_mlflow_and_trainings_may_call_the_database(name: str) -> None:
+    policy = of(overlay(name), "NetworkPolicy/sonarc-to-database")["spec"]["podSelector"]
+    made = {
+        "MLflow": {"app.kubernetes.io/name": "mlflow", "app.kubernetes.io/component": "tracking"},
+        "a RayJob": {"app.kubernetes.io/name": "sonarc", "ray.io/node-type": "worker"},
+        "the endpoint": {"app.kubernetes.io/component": "endpoint", "ray.io/node-type": "worker"},
+        "a component": {"workflows.argoproj.io/workflow": "sonarc-abc"},
+        "a submitter": {"batch.kubernetes.io/job-name": "sonarc-tune-1-2"},
+        "accounts": {"app.kubernetes.io/component": "accounts", "batch.kubernetes.io/job-name": "a"},
+    }
+    assert {who for who, labels in made.items() if selects(policy, labels)} == {"MLflow", "a RayJob"}
 
 
 def test_the_alert_rules_and_the_dashboard_are_the_files_of_monitoring() -> None:

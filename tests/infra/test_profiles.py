@@ -61,5 +61,9 @@ def test_the_pipeline_takes_the_profile(name: str) -> None:
         assert needs.env.get("AWS_ENDPOINT_URL") == settings.get("AWS_ENDPOINT_URL")
     for secret in profile.secrets:
         assert set(secret.keys) <= documented_secrets()[secret.secret]
-    if _launcher(name).backend == "ray_jobs":
+    launcher = _launcher(name)
+    for stage in (stage for stage in STAGES if STAGES[stage].ray and launcher.backend == "kuberay"):
+        least = launcher.deadline_of(stage) + launcher.start_seconds
+        assert profile.component(stage).timeout_s > least, f"{stage} would be given up while its job may go on"
+    if launcher.backend == "ray_jobs":
         assert profile.ray_address == "http://sonarc-ray-head-svc:8265"

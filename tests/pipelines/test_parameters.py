@@ -59,6 +59,8 @@ def test_an_address_that_no_pod_could_use_is_refused(given: dict[str, Any], said
     [
         ({"store": "s3://key:hunter22@host/bucket"}, [], "store holds credentials in an address"),
         ({"tracking": "https://me:hunter22@mlflow"}, [], "tracking holds credentials"),
+        ({}, ["text.path=see https://me:hunter22@host/a"], "config.text.path holds credentials in an address"),
+        ({}, ["text.path=another-battery-staple"], r"config.text.path holds the value of \$S3_SECRET_KEY"),
         ({}, ['data.sources=[{"name":"a","uri":"https://x.org/a?X-Amz-Signature=1"}]'], "a signed address"),
         ({}, ["evaluate.clap=hub:AKIAABCDEFGHIJKLMNOP"], "config.evaluate.clap holds an AWS access key"),
         ({}, ["text.path=correct-horse-battery"], r"config.text.path holds the value of \$MY_PASSWORD"),
@@ -68,9 +70,10 @@ def test_secrets_are_refused_and_not_repeated(
     given: dict[str, Any], overrides: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_PASSWORD", "correct-horse-battery")
+    monkeypatch.setenv("S3_SECRET_KEY", "another-battery-staple")
     with pytest.raises(ConfigError, match=said) as caught:
         of(given, overrides)
-    for secret in ("hunter22", "AKIAABCDEFGHIJKLMNOP", "correct-horse", "Signature=1"):
+    for secret in ("hunter22", "AKIAABCDEFGHIJKLMNOP", "correct-horse", "another-battery", "Signature=1"):
         assert secret not in str(caught.value)
 
 
@@ -85,6 +88,9 @@ def test_secrets_are_refused_and_not_repeated(
         ("images: {cook: 'example.com/w'}", "images.cook"),
         ("until: polish", "until: there is no such stage"),
         ("every: {env: {TOKEN: ghp_0123456789012345678901234567890123}}", "TOKEN holds a GitHub token"),
+        ("every: {env: {MLFLOW_TRACKING_PASSWORD: ghp_short}}", "MLFLOW_TRACKING_PASSWORD is named like a secret"),
+        ("kubeflow: {password: ghp_short}", "kubeflow.password: Extra inputs"),
+        ("components: {pretrain: {password: ghp_short}}", "pretrain: password: Extra inputs"),
         ("a: [", "not valid YAML"),
     ],
 )

@@ -20,7 +20,7 @@ import scheduling
 from postgres import Postgres, postgres
 from ray_cluster import until
 from scheduling import GRACE, Clock, Told, keeper_of, opened
-from sqlalchemy import text
+from sqlalchemy import text, update
 from typer.testing import CliRunner
 
 from pipelines.cli import app
@@ -294,6 +294,19 @@ def test_a_keeper_that_slept_too_long_ends_its_run_and_waits(
     other.close()
     assert second.stopped and outcomes(schedules)[-1] == ("29 01:00", "failed")
     assert "its keeper was stopped" in schedules.runs("weekly")[0].detail
+
+
+def test_a_schedule_that_is_not_understood_keeps_no_other_from_firing(
+    schedules: EmbeddedSchedules, database: Database, clock: Clock
+) -> None:
+    for name in ("another", "odd", "weekly"):
+        schedules.set(weekly(name))
+    with database.transaction() as connection:
+        for name, wrong in (("another", {"timezone": "Mars/Olympus"}), ("odd", {"catch_up": "all"})):
+            connection.execute(update(SCHEDULES).where(SCHEDULES.c.name == name).values(wrong))
+    clock.turn(hours=1)
+    keeper_of(database, lambda schedule, run: Told(), clock).tick()
+    assert [run.outcome for run in schedules.runs("weekly")] == ["running"]
 
 
 def test_a_schedule_that_stays_with_a_version_does_not_run_another(

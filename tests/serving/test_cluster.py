@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -10,17 +11,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from ray import serve
+from ray.exceptions import RayTaskError
 from tiny_package import make_package
 
+from serving import cluster
 from serving.cluster import ClusterSettings, FollowingCoordinator, FollowingGenerator, build
-from serving.state import ServedModel, Source
+from serving.state import Lineup, ServedModel, Source
 from sonarc.contracts import store
 from sonarc.contracts.config import ServeConfig
-from sonarc.contracts.errors import ServingError
+from sonarc.contracts.errors import CheckpointError, ServingError, StoreError
 from sonarc.contracts.processes import end_tree, free_port, private_env
 from sonarc.tracking.registry import Registry
 
@@ -38,6 +42,72 @@ def test_where_the_registry_is_must_be_said(monkeypatch: pytest.MonkeyPatch) -> 
 def test_unknown_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="replica"):
         ClusterSettings.model_validate({"serve": {"replica": 2}})
+
+
+class Replicas:
+    """A handle of generators that all hold what they are told, unless `problem` is set."""
+
+    def __init__(self) -> None:
+        self.held: list[str] = []
+        self.problem: BaseException | None = None
+
+    def options(self, **_: object) -> Replicas:
+        return self
+
+    def broadcast(self, method: str, lineup: dict[str, Any]) -> Replicas:
+        assert method == "hold"
+        self.held.append(lineup["champion"]["version"])
+        return self
+
+    async def results_async(self, **_: object) -> list[BaseException | None]:
+        problem, self.problem = self.problem, None
+        return [None, problem]
+
+
+class Said:
+    """The registry, and a coordinator that asks it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.replicas, self.version = Replicas(), ""
+        monkeypatch.setattr(cluster, "resolve", lambda source: self._lineup())
+        made: Any = FollowingCoordinator.func_or_class
+        self._coordinator = made(self.replicas, ServeConfig(follow_s=1).model_dump(mode="json"))
+
+    def _lineup(self) -> Lineup | None:
+        served = {"model": "sonarc", "version": self.version, "package_uri": "u", "package_sha256": self.version}
+        return Lineup(champion=ServedModel.model_validate(served)) if self.version else None
+
+    def asked(self, version: str, problem: BaseException | None = None) -> list[str]:
+        """What replicas are told to hold when the champion is `version` and one of them has a problem."""
+        self.version, self.replicas.problem, self.replicas.held = version, problem, []
+        source = Source(tracking="t", store="s", model="sonarc", alias="champion", candidate_alias="candidate")
+        asyncio.run(self._coordinator._ask(source))
+        return self.replicas.held
+
+
+def test_a_package_is_tried_again_after_the_store_was_away_but_not_a_damaged_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = Said(monkeypatch)
+    assert said.asked("") == []
+    assert said.asked("1", CheckpointError("Damaged.")) == ["1"]
+    assert said.asked("1") == ["1"]  # nothing else is served: it is tried again
+    assert said.asked("2", StoreError("Away.")) == ["2", "1"]
+    assert said.asked("2") == ["2"]
+    assert said.asked("3", CheckpointError("Damaged.")) == ["3", "2"]
+    assert said.asked("3") == ["2"]
+    assert said.asked("2") == ["2"]
+    assert said.asked("3") == ["3"]  # mended, and promoted again
+
+
+def test_what_ray_wraps_is_told_apart_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Said(monkeypatch)
+    said.asked("1")
+    cause = StoreError("Away.", "Try again.")
+    wrapped = RayTaskError("hold", "traceback", cause)
+    assert said.asked("2", wrapped) == ["2", "1"]
+    assert said.asked("2", wrapped.as_instanceof_cause()) == ["2", "1"]
+    assert said.asked("2") == ["2"]
 
 
 @pytest.fixture

@@ -121,6 +121,8 @@ def explain(error: ValidationError) -> str:
     for problem in error.errors(include_url=False):
         where = ".".join(str(part) for part in problem["loc"]) or "configuration"
         message = problem["msg"].removeprefix("Value error, ")
-        shown = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+        # What stands under an unknown name may be a password.
+        hidden = isinstance(problem["input"], dict) or problem["type"] == "extra_forbidden"
+        shown = "" if hidden else f" (got {problem['input']!r})"
         problems.append(f"{where}: {message}{shown}")
     return "; ".join(problems) + "."
