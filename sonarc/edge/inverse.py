@@ -41,9 +41,9 @@ class RealInverse(nn.Module):
     def __init__(self, n_fft: int, hop: int, frames: int) -> None:
         super().__init__()
         self.n_fft, self.hop, self.frames = n_fft, hop, frames
-        self.half = n_fft // 2
-        self.inner = _divisor_near_root(self.half)  # Q
-        self.outer = self.half // self.inner  # R
+        self.bins = n_fft // 2
+        self.inner = _divisor_near_root(self.bins)  # Q
+        self.outer = self.bins // self.inner  # R
         span = n_fft // self.inner
         first = _angles(span, self.outer, span)
         twiddle = _angles(span, self.inner, n_fft)
@@ -53,8 +53,8 @@ class RealInverse(nn.Module):
             "twiddle_cos": twiddle.cos(),
             "twiddle_sin": twiddle.sin(),
             "last": torch.cat([last.cos(), -last.sin()]),
-            "weight": torch.cat([torch.ones(1), torch.full((self.half - 1,), 2.0)]) / n_fft,
-            "nyquist": torch.tensor([1.0, -1.0]).repeat(self.half) / n_fft,
+            "weight": torch.cat([torch.ones(1), torch.full((self.bins - 1,), 2.0)]) / n_fft,
+            "nyquist": torch.tensor([1.0, -1.0]).repeat(self.bins) / n_fft,
         }.items():
             self.register_buffer(name, table.float())
         period = n_fft // hop
@@ -74,12 +74,12 @@ class RealInverse(nn.Module):
         """`irfft` of every frame, `(..., N, n_fft)`."""
         lead = real_NF.shape[:-1]
         grid = (*lead, self.outer, self.inner)
-        both = torch.cat([(part[..., : self.half] * self.weight).reshape(grid) for part in (real_NF, imag_NF)], -2)
+        both = torch.cat([(part[..., : self.bins] * self.weight).reshape(grid) for part in (real_NF, imag_NF)], -2)
         real, imag = (self.first @ both).chunk(2, dim=-2)
         turned_real = real * self.twiddle_cos - imag * self.twiddle_sin
         turned_imag = real * self.twiddle_sin + imag * self.twiddle_cos
         samples = torch.cat([turned_real, turned_imag], -1) @ self.last
-        return samples.transpose(-1, -2).reshape(*lead, self.n_fft) + real_NF[..., self.half :] * self.nyquist
+        return samples.transpose(-1, -2).reshape(*lead, self.n_fft) + real_NF[..., self.bins :] * self.nyquist
 
 
 def _divisor_near_root(number: int) -> int:

@@ -3,7 +3,7 @@ import * as ort from "./ort/ort.wasm.bundle.min.mjs";
 import { Model } from "./model.js";
 
 ort.env.wasm.numThreads = 1;  // more would need headers that a plain static server does not send
-ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
+ort.env.wasm.wasmPaths = { wasm: new URL("./ort/ort-wasm-simd-threaded.wasm", import.meta.url).href };
 let wanted = 0;
 
 const loading = Model.load(ort, (share) => postMessage({ type: "loading", share }));
