@@ -12,16 +12,17 @@ from tiny_package import make_package
 from sonarc.codec.spectral import SpectralCodec
 from sonarc.dit import Conditioning
 from sonarc.edge.export import export_onnx
+from sonarc.edge.manifest import Precision
 from sonarc.runtime.generate import silence_latent, true_frames
 from sonarc.runtime.package import load_package
 from sonarc.samplers import sample_generator
 from sonarc.text.minilm import MiniLM
 
 
-def export_tiny(folder: Path) -> tuple[str, Path]:
+def export_tiny(folder: Path, *precisions: Precision) -> tuple[str, Path]:
     """A tiny package's URI, and the folder it was exported to."""
     uri, _ = make_package(folder)
-    export_onnx(uri, folder / "edge")
+    export_onnx(uri, folder / "edge", precisions)
     return uri, folder / "edge"
 
 

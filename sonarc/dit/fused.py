@@ -72,7 +72,7 @@ def rotate(x_BNHK: Tensor, cos_NR: Tensor, sin_NR: Tensor) -> Tensor:
 
     Half-rotation layout: channel i turns with channel i + R/2.
     """
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return _rotated_parts(x_BNHK, cos_NR, sin_NR)
     out: Tensor = _Rotate.apply(x_BNHK, cos_NR, sin_NR)  # type: ignore[no-untyped-call]
     return out
