@@ -7,6 +7,7 @@ quantised as they come; convolutions, norms and the inverse transform stay in fl
 from __future__ import annotations
 
 import copy
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -139,14 +140,18 @@ def _light(network: Traced) -> Traced:
 def _quantise(source: Path, target: Path) -> None:
     graph = onnx.load(source, load_external_data=False).graph
     exact = [node.name for node in graph.node if "/inverse/" in node.name]
-    quantize_dynamic(
-        source,
-        target,
-        op_types_to_quantize=["MatMul"],
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        nodes_to_exclude=exact,
-    )
+    logging.disable(logging.WARNING)  # it recommends symbolic shapes, which these graphs do without
+    try:
+        quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=exact,
+        )
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _put_beside(folder: Path, package: LoadedPackage) -> None:
