@@ -12,7 +12,7 @@ ARGS ?=
 # constraints.txt is the whole resolved set, so nothing is left to resolve; bytecode is made when first imported.
 PIP := --quiet --no-deps --no-compile
 
-.PHONY: test-monitoring test-tracking help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve test-browser bench-serve bench-data bench-scale test-schedule manifests test-launch images test-containers
+.PHONY: test-edge test-monitoring test-tracking help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve test-browser bench-serve bench-data bench-scale bench-edge test-schedule manifests test-launch images test-containers
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,13 @@ test-browser: install  ## the playground in headless Chromium
 	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 	  || { echo "Chromium is missing. Install Debian's package chromium."; exit 1; }
 	$(BIN)/pytest -m slow -n 0 tests/serving/test_playground.py $(ARGS)
+
+test-edge: install  ## a model exported to ONNX: its player, and its page in headless Chromium
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+	  || { echo "Chromium is missing. Install Debian's package chromium."; exit 1; }
+	@command -v npm >/dev/null || { echo "npm is missing: it gives the page onnxruntime-web."; exit 1; }
+	$(BIN)/pytest -m "slow or not slow" -n 0 tests/edge tests/serving/test_edge_page.py $(ARGS)
 
 test-monitoring: install  ## manifests, dashboard and alert rules, with promtool
 	@command -v promtool >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq prometheus >/dev/null; } \
@@ -142,6 +149,9 @@ images: install  ## the images pipeline, worker and serve, with docker, podman o
 	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq podman runc mmdebstrap >/dev/null; } \
 	  || { echo "Neither docker, podman nor buildah is here. Install Debian's packages podman, runc and mmdebstrap."; exit 1; }
 	$(BIN)/python -m infra.images $(ARGS)
+
+bench-edge: install  ## the exported model's size, memory, speed and quality, into bench/edge.json
+	$(BIN)/python -m sonarc.bench edge $(ARGS)
 
 bench-check: install  ## fail where a committed figure misses what was wanted
 	$(BIN)/python -m sonarc.bench --check

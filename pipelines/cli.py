@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from pipelines.commands.export import export
 from pipelines.commands.keys import keys
 from pipelines.commands.models import models
 from pipelines.commands.options import Overrides, Preset, Quiet, Runs, Store, Tracking, explained
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 train = typer.Typer(no_args_is_help=True, help="Train one model: the base, the generator (ARC), the codec, the CLAP.")
 app.add_typer(models, name="models", rich_help_panel="Models")
+app.command("export", rich_help_panel="Models")(export)
 app.add_typer(train, name="train", rich_help_panel="Stages")
 app.add_typer(pipeline, name="pipeline", rich_help_panel="Platform")
 app.add_typer(keys, name="keys", rich_help_panel="Platform")

@@ -24,11 +24,12 @@ FOLDER = Path("bench")
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: the folder of runs, a dataset's location or none, and a codec."""
+    """What is measured: the folder of runs, a dataset's and a package's location or none, and a codec."""
 
     runs: Path
     dataset: str
     codec: str
+    package: str = ""
 
 
 def _pipeline(subject: Subject) -> BenchSheet:
@@ -67,6 +68,12 @@ def _scale(_: Subject) -> BenchSheet:
     return measure()
 
 
+def _edge(subject: Subject) -> BenchSheet:
+    from sonarc.bench.edge import measure
+
+    return measure(subject.package or last_package(subject.runs))
+
+
 TARGETS: dict[str, Callable[[Subject], BenchSheet]] = {
     "pipeline": _pipeline,
     "inference": _inference,
@@ -74,6 +81,7 @@ TARGETS: dict[str, Callable[[Subject], BenchSheet]] = {
     "codec": _codec,
     "data": _data,
     "scale": _scale,
+    "edge": _edge,
 }
 """Name → what measures it."""
 
@@ -89,6 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of pipeline runs (default: runs)")
     parser.add_argument("--dataset", default="", help="codec: location of a dataset (default: the last run's)")
     parser.add_argument("--codec", default=CodecConfig().uri, help="codec: the codec (default: %(default)s)")
+    parser.add_argument("--package", default="", help="edge: location of a model package (default: the last run's)")
     asked = parser.parse_args(arguments)
     if unknown := sorted(set(asked.targets) - set(TARGETS)):
         parser.error(f"there is no target {', '.join(unknown)}; use {', '.join(TARGETS)}")
@@ -98,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _check(asked.folder, asked.targets, console)
         regressed = False
         for name in asked.targets or TARGETS:
-            sheet = TARGETS[name](Subject(asked.runs, asked.dataset, asked.codec))
+            sheet = TARGETS[name](Subject(asked.runs, asked.dataset, asked.codec, asked.package))
             console.print(table(sheet))
             regressed |= _compared(asked.folder / f"{name}.json", sheet, console)
             console.print(f"Wrote {write_sheet(asked.folder, sheet)}")

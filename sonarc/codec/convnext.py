@@ -26,7 +26,7 @@ class ConvNeXtBlock(nn.Module):
 
     def __init__(self, dim: int, expansion: int, kernel: int, dilation: int, scale: float) -> None:
         super().__init__()
-        self.dilation = dilation
+        self.dim, self.kernel, self.dilation = dim, kernel, dilation
         self.depthwise = nn.Parameter(torch.randn(dim, 1, 1, kernel) * kernel**-0.5)
         self.depthwise_bias = nn.Parameter(torch.zeros(dim))
         self.norm = nn.LayerNorm(dim)
@@ -39,18 +39,17 @@ class ConvNeXtBlock(nn.Module):
         nn.init.zeros_(self.down.bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        dim, kernel = self.depthwise.shape[0], self.depthwise.shape[-1]
         x_BD1T = x_BTD.transpose(1, 2).unsqueeze(2)
         h = conv2d(
             x_BD1T,
             self.depthwise,
             self.depthwise_bias,
-            padding=(0, self.dilation * (kernel // 2)),
+            padding=(0, self.dilation * (self.kernel // 2)),
             dilation=(1, self.dilation),
-            groups=dim,
+            groups=self.dim,
         )
         h = h.squeeze(2).transpose(1, 2)
-        h = layer_norm(h, (dim,), self.norm.weight, self.norm.bias)
+        h = layer_norm(h, (self.dim,), self.norm.weight, self.norm.bias)
         h = self.down(gelu(self.up(h)))  # the exact one: the tanh form is twenty times slower in bfloat16 on CPU
         y_BTD: Tensor = x_BTD + self.scale * h
         return y_BTD

@@ -34,7 +34,7 @@ def frame(x_S: Tensor, n_fft: int, hop: int) -> Tensor:
     return torch.cat([hops[..., i : i + count, :] for i in range(n_fft // hop)], dim=-1)
 
 
-def _overlap_add(frames: Tensor, hop: int) -> Tensor:
+def overlap_add(frames: Tensor, hop: int) -> Tensor:
     """Sum `(..., N, n_fft)` frames at their places and trim to `(..., N·hop)`: the adjoint of `frame`."""
     n_fft = frames.shape[-1]
     parts = frames.reshape(*frames.shape[:-1], -1, hop)
@@ -62,14 +62,14 @@ def stft(x_S: Tensor, n_fft: int, hop: int) -> Tensor:
 def istft(spectrum_NF: Tensor, n_fft: int, hop: int) -> Tensor:
     """Audio `(..., N·hop)` whose spectrum is nearest to `(..., N, n_fft/2 + 1)` in least squares."""
     frames = torch.fft.irfft(spectrum_NF, n=n_fft) * unit_hann(n_fft).to(spectrum_NF.device)
-    return _overlap_add(frames, hop) * _inverse_energy(frames.shape[-2], n_fft, hop).to(frames.device)
+    return overlap_add(frames, hop) * inverse_energy(frames.shape[-2], n_fft, hop).to(frames.device)
 
 
 @lru_cache(maxsize=32)
-def _inverse_energy(count: int, n_fft: int, hop: int) -> Tensor:
+def inverse_energy(count: int, n_fft: int, hop: int) -> Tensor:
     """One over the sum of the squared windows of `count` frames at every sample."""
     with torch.inference_mode(False):
-        return 1.0 / _overlap_add(unit_hann(n_fft).square().expand(count, n_fft), hop)
+        return 1.0 / overlap_add(unit_hann(n_fft).square().expand(count, n_fft), hop)
 
 
 def absolute(spectrum: Tensor) -> Tensor:

@@ -10,22 +10,19 @@ import hashlib
 import re
 import shutil
 import subprocess
-import tarfile
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from sonarc.contracts.errors import SourceError
-from sonarc.demo.cache import cache_folder
+from sonarc.contracts.npm import NpmPackage
 from sonarc.demo.vocabulary import describe
 
-NPM_PACKAGE = "supersonic-scsynth-samples"
-NPM_VERSION = "0.84.2"
-NPM_SHA256 = "aff0b03208adb5dc7612dc7a4e86d55161188326bcff4dbc2d20ce9e1b94238c"
+NPM_PACKAGE = NpmPackage(
+    "supersonic-scsynth-samples", "0.84.2", "aff0b03208adb5dc7612dc7a4e86d55161188326bcff4dbc2d20ce9e1b94238c"
+)
 DEBIAN_PACKAGE = "sonic-pi-samples"
-FETCH_SECONDS = 300
 FEWEST_FILES = 100
 
 
@@ -61,42 +58,17 @@ def locate_recordings() -> list[Recording]:
 
 def _folder() -> tuple[Path, Path | None]:
     """The folder of samples and the file that credits them, if there is one."""
-    unpacked = cache_folder("downloads") / f"{NPM_PACKAGE}-{NPM_VERSION}"
-    if not unpacked.is_dir():
-        try:
-            _fetch(unpacked)
-        except SourceError as error:
-            installed = _debian_folder()
-            if installed is None:
-                raise SourceError(
-                    f"{error.message} Debian's {DEBIAN_PACKAGE} is not installed either.",
-                    f"Install npm, or install {DEBIAN_PACKAGE} with apt, or use only the scores.",
-                ) from error
-            return installed, None
-    return unpacked / "package" / "samples", unpacked / "package" / "PROVENANCE.md"
-
-
-def _fetch(unpacked: Path) -> None:
-    """Download the npm package, check its bytes, and unpack it; nothing is left where that fails."""
-    if shutil.which("npm") is None:
-        raise SourceError("npm is not installed.", "Install npm.")
-    with tempfile.TemporaryDirectory(dir=unpacked.parent) as temporary:
-        command = ["npm", "pack", f"{NPM_PACKAGE}@{NPM_VERSION}", "--silent", "--pack-destination", temporary]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise SourceError(f"npm could not fetch {NPM_PACKAGE}: {error}.", "Try again.") from error
-        archive = Path(temporary) / f"{NPM_PACKAGE}-{NPM_VERSION}.tgz"
-        if done.returncode or not archive.is_file():
-            reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
-            raise SourceError(f"npm could not fetch {NPM_PACKAGE}@{NPM_VERSION}: {reason[0]}.", "Try again.")
-        digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-        if digest != NPM_SHA256:
-            raise SourceError(f"{archive.name} has sha256 {digest}, not {NPM_SHA256}.", "Do not use it.")
-        contents = Path(temporary) / "unpacked"
-        with tarfile.open(archive) as tar:
-            tar.extractall(contents, filter="data")
-        contents.rename(unpacked)
+    try:
+        unpacked = NPM_PACKAGE.folder()
+    except SourceError as error:
+        installed = _debian_folder()
+        if installed is None:
+            raise SourceError(
+                f"{error.message} Debian's {DEBIAN_PACKAGE} is not installed either.",
+                f"Install npm, or install {DEBIAN_PACKAGE} with apt, or use only the scores.",
+            ) from error
+        return installed, None
+    return unpacked / "samples", unpacked / "PROVENANCE.md"
 
 
 def _debian_folder() -> Path | None:

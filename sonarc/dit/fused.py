@@ -53,6 +53,14 @@ def _rotated(x_BNHK: Tensor, cos_NR: Tensor, sin_NR: Tensor) -> Tensor:
     return out
 
 
+def _rotated_parts(x_BNHK: Tensor, cos_NR: Tensor, sin_NR: Tensor) -> Tensor:
+    """`_rotated` of parts laid side by side: a tracer does not see what is written into slices."""
+    half = cos_NR.shape[-1] // 2
+    cos_N1R, sin_N1R = cos_NR[:, None, :half], sin_NR[:, None, :half]
+    first, second, rest = x_BNHK[..., :half], x_BNHK[..., half : 2 * half], x_BNHK[..., 2 * half :]
+    return torch.cat([first * cos_N1R - second * sin_N1R, second * cos_N1R + first * sin_N1R, rest], dim=-1)
+
+
 def swiglu(joined: Tensor) -> Tensor:
     """`value · SiLU(gate)` of the two halves of the last axis."""
     out: Tensor = _SwiGLU.apply(joined)  # type: ignore[no-untyped-call]
@@ -64,5 +72,7 @@ def rotate(x_BNHK: Tensor, cos_NR: Tensor, sin_NR: Tensor) -> Tensor:
 
     Half-rotation layout: channel i turns with channel i + R/2.
     """
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return _rotated_parts(x_BNHK, cos_NR, sin_NR)
     out: Tensor = _Rotate.apply(x_BNHK, cos_NR, sin_NR)  # type: ignore[no-untyped-call]
     return out

@@ -30,11 +30,12 @@ class LayerNorm(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.width = width
         self.gamma = nn.Parameter(torch.ones(width))
         self.register_buffer("beta", torch.zeros(width))
 
     def forward(self, h: Tensor) -> Tensor:
-        return F.layer_norm(h, h.shape[-1:], self.gamma.to(h.dtype), self.beta.to(h.dtype), LAYER_NORM_EPS)
+        return F.layer_norm(h, (self.width,), self.gamma.to(h.dtype), self.beta.to(h.dtype), LAYER_NORM_EPS)
 
 
 class _GLU(nn.Module):

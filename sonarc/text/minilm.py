@@ -134,6 +134,10 @@ class MiniLM:
         bfloat16: whether matrix products are computed in bfloat16; else the states are transformers' within 1e-5.
         remembered: prompts whose states are kept.
 
+    Attributes:
+        model: the transformer.
+        tokenizer_file: the tokenizer's own JSON.
+
     Raises:
         ConfigError: no such folder. CheckpointError: its weights are not MiniLM's.
     """
@@ -157,6 +161,7 @@ class MiniLM:
         self.max_tokens, self._bfloat16 = max_tokens, bfloat16
         self.sha256 = sha256_path(weights)
         self.model = _load(weights)
+        self.tokenizer_file = vocabulary
         self._tokenizer = Tokenizer.from_file(str(vocabulary))
         self._tokenizer.enable_truncation(max_tokens)
         self._tokenizer.enable_padding()

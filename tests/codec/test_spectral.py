@@ -128,7 +128,7 @@ def test_decoding_is_synthesis_of_the_decoders_spectrum() -> None:
 
 def test_what_inference_keeps_training_can_use() -> None:
     stft.unit_hann.cache_clear()
-    stft._inverse_energy.cache_clear()
+    stft.inverse_energy.cache_clear()
     codec = SpectralCodec(TINY)
     z_BCT = torch.randn(1, TINY.latent_channels, 8)
     with torch.inference_mode():

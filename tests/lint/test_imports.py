@@ -26,9 +26,8 @@ MAY_IMPORT = {
 """Room → rooms it may import. Components launch jobs by name; those without Ray run in the component itself."""
 
 SCIENCE = (
-    "arc", "audio", "checkpoint", "codec", "data", "demo", "dit", "flow", "metrics", "published", "runtime", "samplers",
-    "study",
-    "text", "training", "tuning",
+    "arc", "audio", "checkpoint", "codec", "data", "demo", "dit", "edge", "flow", "metrics", "published", "runtime",
+    "samplers", "study", "text", "training", "tuning",
 )  # fmt: skip
 
 PACKING = {

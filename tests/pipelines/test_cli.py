@@ -23,6 +23,7 @@ COMMANDS = [
     "evaluate",
     "train",
     "generate",
+    "export",
     "serve",
     "stop",
     "status",
@@ -59,6 +60,7 @@ def test_config_explains_every_field() -> None:
         (["run", "--set", "arc.steps=0"], "arc.steps"),
         (["run", "--set", "arc.steps"], "'arc.steps'"),
         (["run", "--preset", "nowhere.json"], "nowhere.json"),
+        (["export"], "What to export as"),
     ],
 )
 def test_a_bad_setting_is_one_clear_sentence_and_exit_2(arguments: list[str], said: str) -> None:

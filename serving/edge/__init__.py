@@ -1,0 +1,1 @@
+"""The playground without a server: a static page that runs an exported model in the browser."""
