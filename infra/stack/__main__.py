@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -26,6 +27,8 @@ INTERRUPTED = 130
 def main() -> None:
     """Exit code 1: `status` found a service that has died; else the error's own."""
     log.setup("WARNING")
+    for name in (signal.SIGTERM, signal.SIGINT):  # where a shell starts it in the background, the latter is ignored
+        signal.signal(name, signal.default_int_handler)
     arguments = _arguments()
     try:
         sys.exit(arguments.act(arguments))

@@ -116,11 +116,10 @@ class Layout:
         return {variable: self.secrets.path(name) for variable, name in names.items()}
 
     def client(self, account: str = PIPELINE) -> dict[str, str]:
-        """The environment of a service that is a client of the others."""
+        """The environment of a service that is a client of the bucket, and of MLflow under an account."""
         said = {"SONARC_STORE": self.store, "MLFLOW_TRACKING_URI": self.address("mlflow")}
-        told = {variable: path.read_text(encoding="utf-8") for variable, path in self.secret().items()}
         login = {
             "MLFLOW_TRACKING_USERNAME": account,
             "MLFLOW_TRACKING_PASSWORD": self.secrets.value(f"accounts/{account}/password"),
         }
-        return self.bare() | said | self.public() | told | login
+        return self.bare() | said | self.public() | self.bucket.environment() | login

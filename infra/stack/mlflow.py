@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
-import httpx
-
 from infra.stack.layout import ADMIN, ENDPOINT, PIPELINE, Layout
-from infra.stack.ports import HOST
+from infra.stack.ports import HOST, answers
 from infra.stack.programs import program
 from infra.stack.service import Service
 from sonarc.bench.s3_server import BUCKET
@@ -36,34 +35,33 @@ def mlflow(layout: Layout) -> Service:
             "MLFLOW_AUTH_ADMIN_PASSWORD": secrets.value("mlflow-admin"),
             "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.value("mlflow-session"),
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            # Its evaluations of language models: eight processes that nothing here has work for.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
     )
     command = (
-        executable, "server", f"--host={HOST}", f"--port={port}", "--workers=2", "--app-name=basic-auth",
+        # One worker: of several, uvicorn ends any that is slow to start, on a busy machine again and again.
+        executable, "server", f"--host={HOST}", f"--port={port}", "--workers=1", "--app-name=basic-auth",
         f"--backend-store-uri={RUNS_TABLES}", "--allowed-hosts=localhost:*,127.0.0.1:*", "--x-frame-options=DENY",
     )  # fmt: skip
     return Service(
         "mlflow",
         command,
-        ready=lambda: _answers(layout.address("mlflow")),
+        ready=lambda: answers(f"{layout.address('mlflow')}/health"),
         environment=environment,
         address=layout.address("mlflow"),
-        prepare=lambda: _tables(executable, environment),
+        prepare=lambda: _tables(executable, environment, layout.folder / "mlflow-tables"),
         settle=lambda: _accounts(layout),
-        patience=300.0,
     )
 
 
-def _answers(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/health", timeout=5.0, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def _tables(executable: str, environment: dict[str, str]) -> None:
-    """Its tables, or those of an older version moved forward."""
+def _tables(executable: str, environment: dict[str, str], made: Path) -> None:
+    """Its tables, or those of an older version moved forward; the file `made` says which version's they are."""
+    ours = version("mlflow")
+    if made.exists() and made.read_text(encoding="utf-8") == ours:
+        return
     _run([executable, "db", "upgrade", RUNS_TABLES], environment, "MLflow's tables could not be made.")
+    made.write_text(ours, encoding="utf-8")
 
 
 def _accounts(layout: Layout) -> None:

@@ -37,7 +37,6 @@ def head(layout: Layout) -> Service:
         environment=_environment(layout),
         address=address,
         prepare=lambda: _fresh(folder),
-        patience=300.0,
     )
 
 
@@ -50,7 +49,6 @@ def node(layout: Layout) -> Service:
         ready=lambda: alive_nodes(layout.address("ray"), layout.secrets.value("ray-token")) >= NODES,
         environment=_environment(layout),
         prepare=lambda: _fresh(folder),
-        patience=300.0,
     )
 
 

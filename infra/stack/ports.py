@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +23,7 @@ USUAL = {
     "endpoint": 8420,
 }
 FILE = "ports.json"
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def ports_of(folder: Path, given: Mapping[str, int] | None = None, *, running: bool = False) -> dict[str, int]:
@@ -58,6 +61,15 @@ def listens(port: int) -> bool:
     with socket.socket() as attempt:
         attempt.settimeout(1.0)
         return attempt.connect_ex((HOST, port)) == 0
+
+
+def answers(url: str) -> bool:
+    """Whether a page can be had. Asked through no proxy, and without httpx, which reads all certificates each time."""
+    try:
+        with _DIRECT.open(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 def _free(port: int) -> bool:

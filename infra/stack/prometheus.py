@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
 
 from infra.stack.layout import Layout
 from infra.stack.nodes import discovery
-from infra.stack.ports import HOST
+from infra.stack.ports import HOST, answers
 from infra.stack.programs import program
 from infra.stack.service import Service
 
@@ -32,7 +31,7 @@ def prometheus(layout: Layout) -> Service:
     return Service(
         "prometheus",
         command,
-        ready=lambda: _answers(address),
+        ready=lambda: answers(f"{address}/-/ready"),
         environment=layout.bare(),
         address=address,
         prepare=lambda: _write(config, settings(layout)),
@@ -54,10 +53,3 @@ def settings(layout: Layout) -> dict[str, Any]:
 def _write(path: Path, tree: dict[str, Any]) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-
-
-def _answers(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/-/ready", timeout=5.0, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False

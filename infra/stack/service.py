@@ -26,7 +26,7 @@ class Service:
         settle: done once it is ready; safe to repeat, and repeated if it broke off.
         as_user: keyword arguments of Popen by which it runs as another user.
         end_with: the signal on which it ends in order.
-        patience: seconds it may take until it is ready.
+        patience: seconds until it must be ready: many, for a busy machine; one that ends is noticed at once.
         grace: seconds it may take to end in order; what is left then is killed.
         ended: done once its process has ended, for what that may have left running.
     """
@@ -40,6 +40,6 @@ class Service:
     settle: Callable[[], None] = nothing
     as_user: Mapping[str, Any] = field(default_factory=dict)
     end_with: signal.Signals = signal.SIGTERM
-    patience: float = 120.0
+    patience: float = 900.0
     grace: float = 20.0
     ended: Callable[[], None] = nothing

@@ -22,7 +22,7 @@ from infra.stack.service import Service
 from sonarc.contracts.errors import ConfigError, SonarcError, StageError
 from sonarc.contracts.processes import began, end_tree
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.5
 CLOCK_SECONDS = 1.0
 """By which the machine's clock may be set while a service runs."""
 LOG_TAIL_LINES = 15
@@ -97,20 +97,16 @@ class Supervisor:
         started = []
         with self._only_one():
             for service in self._services:
-                record = self._record(service)
-                if record is None or not record.alive:
-                    self._say(f"{service.name}: starting")
-                    since = time.monotonic()
-                    if record is not None:
-                        self._end(service, record)  # what one that died may have left
-                    record = self._start(service)
-                    started.append(service.name)
-                    self._say(f"{service.name}: ready after {time.monotonic() - since:.0f} s  {service.address}")
-                else:
+                record, since = self._record(service), time.monotonic()
+                if record is not None and record.alive and record.settled:
                     self._say(f"{service.name}: runs  {service.address}")
-                if not record.settled:
-                    service.settle()
-                    self._write(service, Record(record.pid, record.began, settled=True))
+                    continue
+                self._say(f"{service.name}: starting")
+                if record is None or not record.alive:
+                    record = self._start(service, record)
+                    started.append(service.name)
+                self._settle(service, record)
+                self._say(f"{service.name}: ready after {time.monotonic() - since:.0f} s  {service.address}")
         return started
 
     def down(self) -> list[str]:
@@ -148,7 +144,9 @@ class Supervisor:
             return Standing(service, "running", record.pid, log, "")
         return Standing(service, "died", record.pid, log, log_tail(log))
 
-    def _start(self, service: Service) -> Record:
+    def _start(self, service: Service, before: Record | None) -> Record:
+        if before is not None:
+            self._end(service, before)  # what one that died may have left
         service.ended()
         service.prepare()
         log = self.log(service)
@@ -166,22 +164,23 @@ class Supervisor:
             )
         record = Record(child.pid, began(child.pid))
         self._write(service, record)
-        try:
-            self._wait(service, child)
-        except BaseException:
-            self._end(service, record)
-            child.wait()
-            raise
         return record
 
-    def _wait(self, service: Service, child: subprocess.Popen[bytes]) -> None:
+    def _settle(self, service: Service, record: Record) -> None:
+        """Wait until it is ready, and do what follows; one that does not get that far is ended."""
         deadline = time.monotonic() + service.patience
-        while not service.ready():
-            if child.poll() is not None:
-                raise self._failure(service, f"{service.name} ended with code {child.returncode} before it was ready.")
-            if time.monotonic() > deadline:
-                raise self._failure(service, f"{service.name} was not ready after {service.patience:.0f} s.")
-            time.sleep(POLL_SECONDS)
+        try:
+            while not service.ready():
+                if not record.alive:
+                    raise self._failure(service, f"{service.name} ended before it was ready.")
+                if time.monotonic() > deadline:
+                    raise self._failure(service, f"{service.name} was not ready after {service.patience:.0f} s.")
+                time.sleep(POLL_SECONDS)
+        except BaseException:
+            self._end(service, record)
+            raise
+        service.settle()
+        self._write(service, Record(record.pid, record.began, settled=True))
 
     def _failure(self, service: Service, message: str) -> SonarcError:
         log = self.log(service)

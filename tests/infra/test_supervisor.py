@@ -99,7 +99,7 @@ def test_up_again_finds_what_runs_and_starts_what_died(toys: Toys) -> None:
 
 def test_one_that_dies_is_told_with_the_end_of_its_log_and_those_before_it_stay(toys: Toys) -> None:
     kept = toys.supervisor(toys.service("first"), toys.service("second", DIES), toys.service("third"))
-    with pytest.raises(StageError, match=r"second ended with code 3") as caught:
+    with pytest.raises(StageError, match=r"second ended before it was ready") as caught:
         kept.up()
     assert caught.value.hint.endswith("no room\nfor second")
     assert [found.state for found in kept.status()] == ["running", "died", "stopped"]
@@ -121,6 +121,16 @@ def test_what_follows_readiness_is_done_again_if_it_broke_off(toys: Toys) -> Non
         toys.supervisor(toys.service("one", settle=breaks)).up()
     assert toys.supervisor(toys.service("one")).up() == []
     assert "settle one" in toys.done
+
+
+def test_one_whose_start_was_killed_is_waited_for_before_it_is_settled(toys: Toys) -> None:
+    late = "import time; time.sleep(1); " + KEEPS
+    one = toys.service("one", late)
+    record = toys.supervisor(one)._start(one, None)  # as far as an `up` got that was killed
+    toys.done.clear()
+    settled_when_ready = toys.service("one", late, settle=lambda: toys.done.append(f"ready {one.ready()}"))
+    assert toys.supervisor(settled_when_ready).up() == []
+    assert "ready True" in toys.done and toys.pid("one") == record.pid
 
 
 def test_what_a_service_started_ends_with_it(toys: Toys) -> None:
