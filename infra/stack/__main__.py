@@ -8,6 +8,7 @@ python -m infra.stack down    # data, secrets and logs stay
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -43,7 +44,10 @@ def main() -> None:
 def up(arguments: argparse.Namespace) -> int:
     """Start what does not run."""
     folder: Path = arguments.data
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        folder.chmod(0o711)  # PostgreSQL's user passes through root's; nobody looks round
+    os.umask(0o077)
     ports = ports_of(folder, dict(arguments.port), running=running(folder))
     layout = Layout(folder, ports, arguments.cpus, arguments.object_store_mb << 20)
     kept = services(layout)

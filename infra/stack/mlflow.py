@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def _accounts(layout: Layout) -> None:
     """The pipeline's account and the endpoint's."""
     secrets = layout.secrets
     for name in (PIPELINE, ENDPOINT):
-        secrets.value(f"accounts/{name}/username", lambda name=name: name)  # type: ignore[misc]
+        secrets.value(f"accounts/{name}/username", partial(str, name))
         secrets.value(f"accounts/{name}/password")
     login = {
         "MLFLOW_TRACKING_URI": layout.address("mlflow"),

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -33,7 +34,9 @@ def postgres(layout: Layout) -> Service:
     command = (
         str(found / "postgres"), "-D", str(folder / "data"), "-p", str(port),
         "-c", f"listen_addresses={HOST}", "-c", "unix_socket_directories=",
-        "-c", "shared_buffers=64MB", "-c", "log_statement=none",
+        "-c", "shared_buffers=64MB",
+        # A statement that fails may hold a password, and would be in the log.
+        "-c", "log_statement=none", "-c", "log_min_error_statement=panic",
     )  # fmt: skip
     return Service(
         "postgres",
@@ -78,7 +81,7 @@ def _make(programs: Path, folder: Path, layout: Layout) -> None:
     fresh.rename(folder / "data")
 
 
-def _connect(layout: Layout) -> psycopg.Connection[tuple[str, ...]]:
+def _connect(layout: Layout) -> psycopg.Connection[Any]:
     return psycopg.connect(
         host=HOST, port=layout.ports["postgres"], user=SUPERUSER, dbname="postgres", autocommit=True, connect_timeout=5,
         password=layout.secrets.value("postgres-superuser"),
