@@ -22,7 +22,6 @@ from pipelines.kubeflow.secrets import refuse_secrets, secret_name
 from sonarc.contracts.config.base import Section
 from sonarc.contracts.config.tree import explain
 from sonarc.contracts.errors import ConfigError
-from sonarc.contracts.presets import load
 
 VARIABLE = "SONARC_SERVERS"
 """Names a profile for commands that are given none."""
@@ -53,12 +52,6 @@ class ServerProfile(Section):
         refuse_secrets(value)
         if named := [name for name in value if secret_name(name)]:
             raise ConfigError(f"env.{named[0]} holds a secret in plain text.", "Name a file of it under `secrets`.")
-        return value
-
-    @field_validator("settings")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        load("laptop", value)
         return value
 
     def environment(self, folder: Path) -> dict[str, str]:
