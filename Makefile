@@ -12,7 +12,7 @@ ARGS ?=
 # constraints.txt is the whole resolved set, so nothing is left to resolve; bytecode is made when first imported.
 PIP := --quiet --no-deps --no-compile
 
-.PHONY: test-edge test-monitoring test-tracking help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve test-browser bench-serve bench-data bench-scale bench-edge test-schedule manifests test-launch images test-containers
+.PHONY: test-edge test-monitoring test-tracking help install run stop test test-slow test-e2e test-s3 test-faults test-tune lint types format docs serve ui bench bench-train bench-codec study bench-check clean constraints test-serve test-browser bench-serve bench-data bench-scale bench-edge test-schedule manifests test-launch images test-containers stack stack-stop test-stack stack-programs
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,20 @@ test-tracking: install  ## the tracking server of a cluster: accounts, a real Po
 	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq postgresql >/dev/null; } \
 	  || { echo "PostgreSQL is missing. Install Debian's package postgresql."; exit 1; }
 	$(BIN)/pytest -m "slow or not slow" -n 0 tests/infra/test_tracking_server.py $(ARGS)
+
+stack-programs:
+	@{ ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; } && command -v prometheus >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq postgresql prometheus >/dev/null; } \
+	  || { echo "PostgreSQL or Prometheus is missing. Install Debian's packages postgresql and prometheus."; exit 1; }
+
+stack: install stack-programs  ## the server profile: PostgreSQL, S3, MLflow, two Ray nodes, Prometheus, who starts the endpoint
+	$(BIN)/python -m infra.stack up $(ARGS)
+
+stack-stop: install  ## end what `make stack` started; data stay
+	$(BIN)/python -m infra.stack down $(ARGS)
+
+test-stack: install stack-programs  ## the pipeline against the server profile, a request, a query, a rollback
+	$(BIN)/pytest -m "slow or not slow" -n 0 tests/infra/test_supervisor.py tests/infra/test_stack.py $(ARGS)
 
 manifests: install  ## what a cluster is given, rendered and validated, into build/manifests/
 	$(BIN)/python -m infra.check $(ARGS)

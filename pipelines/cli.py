@@ -17,7 +17,7 @@ import typer
 from pipelines.commands.export import export
 from pipelines.commands.keys import keys
 from pipelines.commands.models import models
-from pipelines.commands.options import Overrides, Preset, Quiet, Runs, Store, Tracking, explained
+from pipelines.commands.options import Overrides, Preset, Quiet, Runs, Servers, Store, Tracking, explained
 from pipelines.commands.pipeline import pipeline
 from pipelines.commands.schedule import schedule
 from sonarc.contracts import log
@@ -88,6 +88,7 @@ def run(
         Literal["process", "docker"],
         typer.Option(help="`docker`: components, Ray and the endpoint in the images that SONARC_IMAGES names."),
     ] = "process",
+    servers: Servers = None,
 ) -> None:
     """Run the whole pipeline on this machine; finished stages are taken from the cache.
 
@@ -104,6 +105,7 @@ def _stage_command(stage: str, summary: str) -> Callable[..., None]:
         runs: Runs = Path("runs"),
         quiet: Quiet = False,
         place: Store = "",
+        servers: Servers = None,
     ) -> None:
         _run(preset, overrides, runs, quiet, stage, place)
 
@@ -218,6 +220,7 @@ def quarantine(
     examples: Annotated[int, typer.Option(min=0, help="Examples of each reason.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Every refusal as a line of JSON.")] = False,
     runs: Runs = Path("runs"),
+    servers: Servers = None,
 ) -> None:
     """Show what ingest refused, why, and which files: nothing is dropped in silence."""
     with explained():
@@ -280,6 +283,7 @@ def generate(
     like: Annotated[Path | None, typer.Option(help="Audio file to begin from.")] = None,
     noise: Annotated[float, typer.Option(help="How much of that file is forgotten: above 0, up to 1.")] = 1.0,
     keep: Annotated[str, typer.Option(help="Seconds of that file that stay, as `0:1.5`; `0:` is all of it.")] = "",
+    servers: Servers = None,
 ) -> None:
     """Make one sound from a prompt with the champion, in this process.
 
@@ -336,7 +340,9 @@ def _edit(like: Path | None, noise: float, keep: str, sample_rate: int) -> Edit 
 
 
 @app.command(rich_help_panel="Daily")
-def serve(runs: Runs = Path("runs"), preset: Preset = "laptop", overrides: Overrides = None) -> None:
+def serve(
+    runs: Runs = Path("runs"), preset: Preset = "laptop", overrides: Overrides = None, servers: Servers = None
+) -> None:
     """Serve the champion: starts the endpoint, or hands the live one the champion if it has another model."""
     with explained():
         from pipelines.champion import serve_champion
@@ -357,7 +363,7 @@ def stop(runs: Runs = Path("runs")) -> None:
 
 
 @app.command(rich_help_panel="Daily")
-def status(runs: Runs = Path("runs")) -> None:
+def status(runs: Runs = Path("runs"), servers: Servers = None) -> None:
     """The last run's outcome, the live endpoint and the champion."""
     with explained():
         from pipelines.champion import show_status
@@ -373,6 +379,7 @@ def compare(
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")] = Path("compare.html"),
     runs: Runs = Path("runs"),
     tracking: Tracking = "",
+    servers: Servers = None,
 ) -> None:
     """Compare runs on one self-contained page: scores, speed, the same prompts side by side, a blind listening test."""
     with explained():
@@ -389,6 +396,7 @@ def compare(
 def votes(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Votes saved from a comparison page.")],
     tracking: Tracking = "",
+    servers: Servers = None,
 ) -> None:
     """Tell MLflow the votes of blind listening tests; says how likely chance alone would be as uneven (sign test)."""
     with explained():
@@ -403,7 +411,7 @@ def votes(
 
 
 @app.command(rich_help_panel="Platform")
-def sync(store: Store = "", tracking: Tracking = "") -> None:
+def sync(store: Store = "", tracking: Tracking = "", servers: Servers = None) -> None:
     """Tell MLflow now what it could not be told while it was away; the next stage of any run would, too."""
     with explained():
         from pipelines.places import Places
@@ -418,7 +426,7 @@ def sync(store: Store = "", tracking: Tracking = "") -> None:
 
 
 @app.command(rich_help_panel="Platform")
-def ui(port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000) -> None:
+def ui(port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000, servers: Servers = None) -> None:
     """MLflow's pages over the local runs, until Ctrl-C."""
     with explained():
         from pipelines.places import Places
@@ -436,6 +444,7 @@ def config(
     preset: Preset = "laptop",
     overrides: Overrides = None,
     fields: Annotated[bool, typer.Option("--fields", help="Every field with its meaning instead.")] = False,
+    servers: Servers = None,
 ) -> None:
     """Print the configuration tree that a preset and overrides make."""
     with explained():

@@ -20,12 +20,12 @@ from typing import Literal
 from components.launch import StageFailed, StageRecord
 from pipelines.bars import Bars
 from pipelines.containers import Containers, ray_in_container, standing_server
-from pipelines.local_ray import LocalRay, local_ray
+from pipelines.local_ray import LocalRay, local_ray, standing_ray
 from pipelines.places import Places
 from serving import control
 from sonarc.contracts import store
 from sonarc.contracts.config import SonarcConfig
-from sonarc.contracts.errors import GateRefused, NothingNew, SonarcError, StageError
+from sonarc.contracts.errors import ConfigError, GateRefused, NothingNew, SonarcError, StageError
 from sonarc.contracts.processes import end_tree
 from sonarc.contracts.result import StageFailure, Stopwatch
 from sonarc.contracts.stages import STAGES
@@ -79,6 +79,10 @@ def run_pipeline(
     from sonarc.tracking.outbox import OUTBOX
     from sonarc.tracking.runs import EXPERIMENT, OUTCOME_TAG, close_parent, open_parent, parent_run
 
+    if places.ray and runner == "docker":
+        raise ConfigError(
+            f"Containers have a Ray of their own, and not the one at {places.ray}.", "Leave out --runner docker."
+        )
     watch, started = Stopwatch(), datetime.now(UTC)
     run_id = f"{started:%Y%m%d-%H%M%S}-{config.sha256()[:8]}"
     folder = places.runs / run_id
@@ -92,8 +96,8 @@ def run_pipeline(
     error: SonarcError | None = None
     try:
         with Bars(folder / "progress.jsonl", quiet=quiet) as bars, _server_of_failed_run_ends(places.runs):
-            bars.say(f"run {run_id}: starting a local Ray")
-            with _machinery(config, places.runs, folder / "ray.log", containers) as ray:
+            bars.say(f"run {run_id}: {f'on the Ray at {places.ray}' if places.ray else 'starting a local Ray'}")
+            with _machinery(config, places, folder, parent.parent_run_id, containers) as ray:
                 _execute(folder, config, places, until, parent.model_dump_json(), ray, bars, containers)
     except SonarcError as caught:
         error = caught
@@ -136,14 +140,19 @@ def _fire_tags() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _machinery(config: SonarcConfig, runs: Path, log: Path, containers: Containers | None) -> Iterator[LocalRay]:
+def _machinery(
+    config: SonarcConfig, places: Places, folder: Path, run: str, containers: Containers | None
+) -> Iterator[LocalRay]:
     """The Ray of a run and, in containers, who starts the endpoint."""
-    cpus = config.compute.logical_cpus
-    if containers is None:
+    cpus, log = config.compute.logical_cpus, folder / "ray.log"
+    if places.ray:
+        with standing_ray(places.ray, run or folder.name) as ray:
+            yield ray
+    elif containers is None:
         with local_ray(cpus, log) as ray:
             yield ray
     else:
-        with standing_server(runs, containers), ray_in_container(cpus, log, containers) as ray:
+        with standing_server(places.runs, containers), ray_in_container(cpus, log, containers) as ray:
             yield ray
 
 
@@ -156,7 +165,7 @@ def _server_of_failed_run_ends(runs: Path) -> Iterator[None]:
     except BaseException:
         after = control.status(runs)
         if control.starting(runs) or (after is not None and (before is None or before.pid != after.pid)):
-            control.stop(runs)
+            control.withdraw(runs)
         raise
 
 

@@ -91,18 +91,43 @@ def _head(env: dict[str, str], logical_cpus: int, log: Path) -> Iterator[str]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def head_command(python: str, dashboard: int, logical_cpus: int, temporary: Path) -> list[str]:
-    """What starts a head on loopback in the foreground."""
+def head_command(
+    python: str,
+    dashboard: int,
+    logical_cpus: int,
+    temporary: Path,
+    *,
+    port: int = 0,
+    object_store_bytes: int = OBJECT_STORE_BYTES,
+) -> list[str]:
+    """What starts a head on loopback in the foreground; `port`, where other nodes join it, is any free one if 0."""
     return [
-        python, "-m", "ray.scripts.scripts", "start", "--head", "--block",
-        "--node-ip-address", "127.0.0.1",
-        "--port", str(free_port()),
+        *_node(python, logical_cpus, temporary, object_store_bytes),
+        "--head",
+        "--port", str(port or free_port()),
         "--include-dashboard", "true",
         "--dashboard-host", "127.0.0.1",
         "--dashboard-port", str(dashboard),
+    ]  # fmt: skip
+
+
+def node_command(
+    python: str, head: str, logical_cpus: int, temporary: Path, *, object_store_bytes: int = OBJECT_STORE_BYTES
+) -> list[str]:
+    """What starts another node on loopback in the foreground; `head` is where the head is joined, `host:port`.
+
+    A node's folder tells a driver which node it is on: each has its own, as on machines of their own.
+    """
+    return [*_node(python, logical_cpus, temporary, object_store_bytes), "--address", head]
+
+
+def _node(python: str, logical_cpus: int, temporary: Path, object_store_bytes: int) -> list[str]:
+    return [
+        python, "-m", "ray.scripts.scripts", "start", "--block",
+        "--node-ip-address", "127.0.0.1",
         "--dashboard-agent-listen-port", str(free_port()),
         "--num-cpus", str(logical_cpus),
-        "--object-store-memory", str(OBJECT_STORE_BYTES),
+        "--object-store-memory", str(object_store_bytes),
         "--temp-dir", str(temporary),
         "--disable-usage-stats",
     ]  # fmt: skip
@@ -120,13 +145,46 @@ def wait_until_up(address: str, token: str, check: Callable[[], None], log: Path
     Raises:
         StageError: it did not come up in time.
     """
-    request = urllib.request.Request(f"{address}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         check()
-        try:
-            with urllib.request.urlopen(request, timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
+        if answers(address, token):
+            return
+        time.sleep(0.2)
     raise StageError(f"The local Ray did not come up within {START_SECONDS:.0f} s.", f"Its log: {log}")
+
+
+def answers(address: str, token: str) -> bool:
+    """Whether a jobs API answers, and lets us in."""
+    request = urllib.request.Request(f"{address}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
+    try:
+        with urllib.request.urlopen(request, timeout=2):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextlib.contextmanager
+def standing_ray(address: str, run: str) -> Iterator[LocalRay]:
+    """A Ray that runs already, with the token of this environment; jobs of a run that fails or is cut off are ended.
+
+    Args:
+        address: of its jobs API.
+        run: by which the jobs are known.
+
+    Raises:
+        StageError: it does not answer, or refuses the token.
+    """
+    if not answers(address, os.environ.get("RAY_AUTH_TOKEN", "")):
+        raise StageError(
+            f"The Ray at {address} does not answer, or refuses the token.",
+            "Look whether it runs; RAY_AUTH_TOKEN has to be its token.",
+        )
+    try:
+        yield LocalRay(address, {})
+    except BaseException:
+        from components.launch import cleanup
+
+        with contextlib.suppress(Exception):  # the failure that brought us here is what counts
+            cleanup(run, ray_address=address)
+        raise

@@ -128,6 +128,16 @@ def stop(state_dir: Path) -> int:
         return ended
 
 
+def withdraw(state_dir: Path) -> int:
+    """End the server of a folder as `stop` does; who stands by to start one stays.
+
+    Raises:
+        ServingError: a process would not end.
+    """
+    with only_one(state_dir):
+        return end(state_dir)
+
+
 def start(state_dir: Path, desired: Desired) -> ServeState:
     """Start a server and wait until it answers. `deploy` does this, or has it done by who stands by.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import time
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ import soundfile
 
 from sonarc.contracts.errors import ServingError
 
+KEY = "SONARC_API_KEY"
+"""Environment variable: the key with which an endpoint that wants one is asked."""
 PROMPT = "a short bright melody"
 SEED = 7
 QUIETEST = 1e-3
@@ -48,7 +51,8 @@ def check_endpoint(
     channels: int = 2,
     timeout_s: float = 60.0,
 ) -> SmokeReport:
-    """Ask for one clip and check it: status, package, format, length, finite, not silent.
+    """Ask for one clip, with the environment's key if there is one, and check it: status, package, format, length,
+    finite, not silent.
 
     Args:
         address: `http://host:port`.
@@ -62,12 +66,17 @@ def check_endpoint(
         ServingError: naming what is wrong.
     """
     body = {"prompt": PROMPT, "seconds": seconds, "seed": SEED, "response_format": "wav"}
+    headers = {"Authorization": f"Bearer {os.environ[KEY]}"} if os.environ.get(KEY) else {}
     begun = time.monotonic()
     try:
-        answer = httpx.post(f"{address}/v1/audio/generations", json=body, timeout=timeout_s, trust_env=False)
+        answer = httpx.post(
+            f"{address}/v1/audio/generations", json=body, headers=headers, timeout=timeout_s, trust_env=False
+        )
     except httpx.HTTPError as error:
         raise ServingError(f"{address} did not answer: {error}.", "Look at the server's log.") from error
     latency = time.monotonic() - begun
+    if answer.status_code == 401:
+        raise ServingError(f"{address} wants a key.", f"Put one of its keys into {KEY}.")
     if answer.status_code != 200:
         raise ServingError(f"{address} answered {answer.status_code}: {answer.text[:300]}", "Look at the server's log.")
     served = answer.headers.get("x-sonarc-package", "")

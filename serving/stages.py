@@ -6,7 +6,7 @@ from pathlib import Path
 
 from serving import control
 from serving.smoke import check_endpoint
-from serving.state import ServedModel, ServeState
+from serving.state import ServedModel, ServeState, Source
 from sonarc.contracts import store
 from sonarc.contracts.errors import ServingError
 from sonarc.contracts.hashing import sha256_bytes
@@ -40,10 +40,25 @@ def run_deploy(context: StageContext) -> Outcome:
         model=champion.model,
         version=champion.version,
         candidate=candidate,
+        source=_source(context),
     )
     where = store.join(context.folder, "endpoint.json")
     sha256 = store.write_json(where, state.model_dump(mode="json", by_alias=True))
     return Outcome({"endpoint": Artifact(uri=where, sha256=sha256)}, counts={"processes": len(state.processes)})
+
+
+def _source(context: StageContext) -> Source | None:
+    """The registry that a server with `serve.follow_s` follows from then on."""
+    config, tracking = context.config, context.request.tracking
+    if tracking is None:
+        return None
+    return Source(
+        tracking=tracking.uri,
+        store=context.request.store,
+        model=config.registry.model,
+        alias=config.registry.alias,
+        candidate_alias=config.serve.candidate_alias,
+    )
 
 
 def _champion(context: StageContext) -> Registered | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -18,17 +17,11 @@ from typing import Any
 
 import psycopg
 
+from infra.stack.programs import postgresql_programs, unprivileged
 from sonarc.contracts.processes import free_port
 
 PATIENCE = 30.0
 USER, DATABASE = "sonarc", "tune"
-
-
-def programs() -> Path | None:
-    """The folder of the server's programs: the newest that Debian's packages left, or what the path has."""
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda found: int(found.parts[-3]))
-    found = debian[-1] if debian else shutil.which("initdb")
-    return Path(found).parent if found else None
 
 
 @dataclass
@@ -59,9 +52,7 @@ class Postgres:
             "-c", "shared_buffers=16MB", "-c", "log_statement=none",
         ]  # fmt: skip
         with (self.folder / "server.log").open("ab") as log:
-            self._server = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **_unprivileged()
-            )
+            self._server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **unprivileged())
         until = time.monotonic() + PATIENCE
         while True:
             try:
@@ -89,11 +80,11 @@ class Postgres:
 @contextmanager
 def postgres() -> Iterator[Postgres]:
     """A server with one database, removed afterwards."""
-    found = programs()
+    found = postgresql_programs()
     assert found, "PostgreSQL is missing; `make install` as root brings Debian's"
     folder = Path(tempfile.mkdtemp(prefix="sonarc-postgres-"))
     try:
-        given = _unprivileged()
+        given = unprivileged()
         if "user" in given:
             os.chown(folder, given["user"], given["group"])
         server = Postgres(folder, found, free_port(), secrets.token_hex(16))
@@ -114,12 +105,3 @@ def postgres() -> Iterator[Postgres]:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _unprivileged() -> dict[str, Any]:
-    """PostgreSQL refuses to run as root: its own user does, or nobody."""
-    if os.geteuid():
-        return {}
-    names = [user.pw_name for user in pwd.getpwall()]
-    user = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}

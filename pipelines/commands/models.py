@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.commands.options import Store, Tracking, explained
+from pipelines.commands.options import Servers, Store, Tracking, explained
 
 if TYPE_CHECKING:
     from sonarc.tracking.registry import Registry
@@ -27,7 +27,7 @@ def _registry(place: str, tracking: str) -> Registry:
 
 
 @models.command("list")
-def models_list(model: Model = "sonarc", place: Store = "", tracking: Tracking = "") -> None:
+def models_list(model: Model = "sonarc", place: Store = "", tracking: Tracking = "", servers: Servers = None) -> None:
     """Every registered version, newest first, and what points at it."""
     with explained():
         from pipelines.models import show_models
@@ -36,7 +36,7 @@ def models_list(model: Model = "sonarc", place: Store = "", tracking: Tracking =
 
 
 @models.command("log")
-def models_log(model: Model = "sonarc", place: Store = "", tracking: Tracking = "") -> None:
+def models_log(model: Model = "sonarc", place: Store = "", tracking: Tracking = "", servers: Servers = None) -> None:
     """Who moved which alias from where to where, when and why."""
     with explained():
         from pipelines.models import show_moves
@@ -52,6 +52,7 @@ def promote(
     alias: Alias = "champion",
     place: Store = "",
     tracking: Tracking = "",
+    servers: Servers = None,
 ) -> None:
     """Point an alias at a version; the package is verified first, and a move by somebody else meanwhile is noticed."""
     with explained():
@@ -65,7 +66,12 @@ def promote(
 
 @models.command()
 def rollback(
-    why: Why, model: Model = "sonarc", alias: Alias = "champion", place: Store = "", tracking: Tracking = ""
+    why: Why,
+    model: Model = "sonarc",
+    alias: Alias = "champion",
+    place: Store = "",
+    tracking: Tracking = "",
+    servers: Servers = None,
 ) -> None:
     """Point an alias back at the version it pointed at before."""
     with explained():

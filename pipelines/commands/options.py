@@ -13,15 +13,49 @@ import typer
 from sonarc.contracts.errors import NothingNew, SonarcError
 
 INTERRUPTED = 130
+_SETTINGS = "sonarc.settings"
+"""Where a command's context keeps the settings of a profile of servers."""
 
 Preset = Annotated[
     str, typer.Option("--preset", "-p", help="`laptop`, `ci`, `saos`, or the path of a JSON file of a whole tree.")
 ]
+
+
+def _use_servers(context: typer.Context, profile: Path | None) -> Path | None:
+    """Before any other option is read: theirs may come from the environment, which this makes."""
+    if profile is not None:
+        with explained():
+            from pipelines.server import use
+
+            context.meta[_SETTINGS] = use(profile)
+    return profile
+
+
+def _after_settings(context: typer.Context, overrides: list[str] | None) -> list[str]:
+    return [*context.meta.get(_SETTINGS, ()), *(overrides or ())]
+
+
+Servers = Annotated[
+    Path | None,
+    typer.Option(
+        "--profile",
+        envvar="SONARC_SERVERS",
+        is_eager=True,
+        callback=_use_servers,
+        help="YAML file of servers that run already, as `make stack` writes one: store, MLflow, Ray, endpoint.",
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", help="Dotted override, as `arc.steps=200`; repeat for more.", metavar="KEY=VALUE"),
+    typer.Option(
+        "--set",
+        "-s",
+        callback=_after_settings,
+        help="Dotted override, as `arc.steps=200`; repeat for more.",
+        metavar="KEY=VALUE",
+    ),
 ]
-Runs = Annotated[Path, typer.Option(help="Folder of run folders, `latest` and `serve.json`.")]
+Runs = Annotated[Path, typer.Option(envvar="SONARC_RUNS", help="Folder of run folders, `latest` and `serve.json`.")]
 Store = Annotated[
     str,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipelines.commands.options import Overrides, Preset, Runs, explained
+from pipelines.commands.options import Overrides, Preset, Runs, Servers, explained
 
 if TYPE_CHECKING:
     from pipelines.schedules.embedded import EmbeddedSchedules
@@ -129,7 +129,7 @@ def runs(name: Name, limit: Annotated[int, typer.Option(min=1, help="At most so 
 
 
 @schedule.command()
-def serve(runs: Runs = Path("runs")) -> None:
+def serve(runs: Runs = Path("runs"), servers: Servers = None) -> None:
     """Keep the embedded schedules until Ctrl-C: start what is due, one run at a time.
 
     Any number may be started on one database: one of them works, and another goes on for it should it die.

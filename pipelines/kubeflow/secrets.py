@@ -26,6 +26,11 @@ _KINDS = {
 }
 
 
+def secret_name(variable: str) -> bool:
+    """Whether an environment variable of this name holds a secret."""
+    return bool(_SECRET_NAME.search(variable))
+
+
 def refuse_secrets(tree: Any) -> None:
     """Look through every string of a document.
 
@@ -33,7 +38,7 @@ def refuse_secrets(tree: Any) -> None:
         ConfigError: one looks like a secret, or is the value of a secret environment variable. The message says
             where and of what kind, never what.
     """
-    known = {value: name for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= SHORTEST}
+    known = {value: name for name, value in os.environ.items() if secret_name(name) and len(value) >= SHORTEST}
     for where, text in _strings(tree):
         kind = _kind(text, known)
         if kind:

@@ -10,13 +10,11 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from pipelines.local import FIRE_VARIABLE, SCHEDULE_VARIABLE
 from pipelines.schedules.embedded import ScheduledRun
 from pipelines.schedules.model import Outcome, Schedule
 from sonarc.contracts.errors import GateRefused, NothingNew
-from sonarc.contracts.processes import end_tree
+from sonarc.contracts.processes import began, end_tree
 
 PATIENCE_SECONDS = 60.0
 """For a run that is told to end to end what it started, and to say so in MLflow."""
@@ -76,14 +74,6 @@ def end_orphan(run: ScheduledRun) -> bool:
         return False
     end_tree(run.pid)
     return True
-
-
-def began(pid: int) -> float:
-    """When a process was created, seconds since 1970; 0 where there is none."""
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return 0.0
 
 
 def last_words(log: Path) -> str:

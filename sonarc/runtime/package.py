@@ -1,4 +1,4 @@
-"""A package or checkpoint taken apart: its networks, verified byte by byte, and the text encoder they were made with."""
+"""A package or checkpoint taken apart: its networks, verified byte by byte, and the text encoder that fits them."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from infra.check.references import SECRETS, documented_secrets, secret_reference
 from infra.check.render import INFRA, OVERLAYS, Document, name_of, render
 from infra.check.rules import RULES, Rule, breaches
 from infra.check.schemas import SCHEMAS, Schemas
+from sonarc.bench.s3_server import server_environment
 
 ROOT = INFRA.parent
 
@@ -206,3 +207,10 @@ def test_every_overlay_is_rendered_and_valid(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for name in OVERLAYS:
         assert list(yaml.safe_load_all((tmp_path / f"{name}.yaml").read_text("utf-8"))) == list(overlay(name))
+
+
+def test_the_object_store_in_the_cluster_is_told_its_keys_as_rclone_reads_them() -> None:
+    container = of(overlay("kind"), "StatefulSet/sonarc-objects")["spec"]["template"]["spec"]["containers"][0]
+    told = next(entry["value"] for entry in container["env"] if entry["name"] == "RCLONE_AUTH_KEY")
+    told = told.replace("$(ACCESS_KEY_ID)", "key").replace("$(SECRET_ACCESS_KEY)", "secret")
+    assert told == server_environment("key", "secret")["RCLONE_AUTH_KEY"]
