@@ -57,4 +57,5 @@ class NpmPackage:
             contents = Path(temporary) / "unpacked"
             with tarfile.open(archive) as tar:
                 tar.extractall(contents, filter="data")
-            contents.rename(unpacked)
+            if not unpacked.is_dir():  # another may have fetched it meanwhile
+                contents.rename(unpacked)

@@ -60,7 +60,7 @@ def address(folder: Path) -> Iterator[str]:
 def browser() -> Iterator[Browser]:
     assert CHROMIUM, "No Chromium is here. Debian's package is chromium."
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PATIENCE_MS)
         yield found
         found.close()
 
