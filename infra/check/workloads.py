@@ -88,7 +88,7 @@ def no_plain_secrets(documents: Sequence[Document]) -> Iterator[str]:
             value = variable.get("value", "")
             if "secretKeyRef" in variable.get("valueFrom", {}):
                 secret.add(variable["name"])
-            elif _SECRET_NAME.search(variable["name"]) and _REFERENCE.sub("", value).strip(",:"):
+            elif _SECRET_NAME.search(variable["name"]) and _REFERENCE.sub("", value).strip(",:\"'"):
                 yield f"{pod.owner} {container['name']}: {variable['name']} is in plain text"
         for text in [*container.get("command", []), *container.get("args", [])]:
             if secret & set(_REFERENCE.findall(text)):

@@ -98,7 +98,7 @@ async def test_absent_candidate_and_full_queue_are_told(engine: Engine) -> None:
 
 
 async def test_steps_are_watched(engine: Engine) -> None:
-    seen = [event async for event in engine.watch(work(1, steps=40))]
+    seen = [event async for event in engine.watch(work(1, steps=400))]
     assert isinstance(seen[-1], Made)
     done = [event.done for event in seen[:-1] if isinstance(event, Progress)]
     assert done and done == sorted(done) and len(done) == len(seen) - 1
