@@ -39,7 +39,7 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("portion", [40, 64, 8_192])
 def test_it_decodes_as_the_codec_does(codec: OobleckCodec, portion: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast_oobleck, "TYPICAL_SAMPLES", portion)
+    monkeypatch.setattr(fast_oobleck, "PORTION", portion)
     z_BCT = torch.randn(2, 4, 37, generator=torch.Generator().manual_seed(1))
     fast, wanted = FastOobleck(codec), codec.decode(z_BCT)
     found = fast.decode(z_BCT)
@@ -52,7 +52,7 @@ def test_it_decodes_as_the_codec_does(codec: OobleckCodec, portion: int, monkeyp
 def test_portions_change_nothing(codec: OobleckCodec, monkeypatch: pytest.MonkeyPatch) -> None:
     z_BCT = torch.randn(1, 4, 37, generator=torch.Generator().manual_seed(2))
     whole = FastOobleck(codec).decode(z_BCT)
-    monkeypatch.setattr(fast_oobleck, "TYPICAL_SAMPLES", 40)
+    monkeypatch.setattr(fast_oobleck, "PORTION", 40)
     assert float((FastOobleck(codec).decode(z_BCT) - whole).abs().max()) <= 2**-7 * float(whole.abs().max())
 
 
