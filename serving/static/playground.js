@@ -1,4 +1,4 @@
-import { drawSpectrum, drawWave, mono, peak } from "./sound.js";
+import { drawSpectrum, drawWave, mono, peak, transport } from "./sound.js";
 
 const at = (id) => document.getElementById(id);
 const NUMBERS = ["seconds", "steps", "seed", "n", "guidance"], TEXTS = ["prompt", "negative_prompt", "format", "model"];
@@ -143,22 +143,8 @@ async function take(wanted, answer, clip, several) {
   const save = make("a", { href: url, download: `sonarc-${clip.seed}.${wanted.format}`, textContent: "Download", className: "plain" });
   const box = make("div", { className: "take" });
 
-  const toggle = () => (player.paused ? player.play().catch(() => say("The browser refused to play.", true)) : player.pause());
-  const follow = () => {
-    cursor.style.left = `${(100 * player.currentTime) / (player.duration || 1)}%`;
-    if (!player.paused) requestAnimationFrame(follow);
-  };
-  player.addEventListener("play", () => {
-    for (const other of document.querySelectorAll("audio")) if (other !== player) other.pause();
-    play.textContent = "Pause"; play.setAttribute("aria-pressed", "true"); box.classList.add("playing"); follow();
-  });
-  player.addEventListener("pause", () => { play.textContent = "Play"; play.setAttribute("aria-pressed", "false"); box.classList.remove("playing"); });
-  play.addEventListener("click", toggle);
+  transport({ player, play, screen, cursor, box }, () => say("The browser refused to play.", true));
   loop.addEventListener("click", () => { player.loop = !player.loop; loop.setAttribute("aria-pressed", String(player.loop)); });
-  screen.addEventListener("click", (event) => {
-    player.currentTime = ((event.clientX - screen.getBoundingClientRect().left) / screen.clientWidth) * player.duration;
-    if (player.paused) toggle(); else follow();
-  });
   share.addEventListener("click", async () => {
     try { await navigator.clipboard.writeText(link(exact)); say("The link is copied: it makes the same sound."); }
     catch { location.hash = new URL(link(exact)).hash; say("The link is in the address bar: it makes the same sound."); }

@@ -1,4 +1,4 @@
-// What a clip looks like: its waveform, and its spectrogram on a logarithmic scale of frequency.
+// What a clip looks like and how it is played: its waveform, its spectrogram on a logarithmic scale of frequency, its button.
 const FFT = 2048, FLOOR_DB = -95, TOP_DB = -15, LOWEST_HZ = 40, HIGHEST_HZ = 20000;
 
 // Magma's colours at nine places; between them they are mixed.
@@ -85,3 +85,22 @@ export const drawSpectrum = (canvas, samples, rate) => {
   }
   pen.putImageData(picture, 0, 0);
 };
+
+// The play button and the picture of a sound: one plays at a time, a click on the picture goes there.
+export function transport({ player, play, screen, cursor, box }, refused) {
+  const toggle = () => (player.paused ? player.play().catch(refused) : player.pause());
+  const follow = () => {
+    cursor.style.left = `${(100 * player.currentTime) / (player.duration || 1)}%`;
+    if (!player.paused) requestAnimationFrame(follow);
+  };
+  player.addEventListener("play", () => {
+    for (const other of document.querySelectorAll("audio")) if (other !== player) other.pause();
+    play.textContent = "Pause"; play.setAttribute("aria-pressed", "true"); box.classList.add("playing"); follow();
+  });
+  player.addEventListener("pause", () => { play.textContent = "Play"; play.setAttribute("aria-pressed", "false"); box.classList.remove("playing"); });
+  play.addEventListener("click", toggle);
+  screen.addEventListener("click", (event) => {
+    player.currentTime = ((event.clientX - screen.getBoundingClientRect().left) / screen.clientWidth) * player.duration;
+    if (player.paused) toggle(); else follow();
+  });
+}

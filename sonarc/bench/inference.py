@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -70,21 +71,7 @@ def _default(folder: Path, repeats: int) -> list[BenchRow]:
     decoding, step = operations(config, codec, whole)
     rate = statistics.median(found["rates"])
     rows = [measured("calibration.bf16_matmul", [r / 1e9 for r in found["rates"]], "GFLOP/s", "higher")]
-    for asked, seconds in found["whole"].items():
-        count, batch, length = asked.split(",")
-        name = "default_realtime" + _suffix(steps=(count, steps), batch=(batch, 1), seconds=(length, whole))
-        made = int(batch) * float(length)
-        plain = name == "default_realtime"
-        rows.append(
-            measured(
-                name,
-                [made / s for s in seconds],
-                "s/s",
-                "higher",
-                wanted=WANTED_REALTIME if plain else None,
-                floor=made / ((int(count) * step + decoding) * int(batch) / rate) if float(length) == whole else None,
-            )
-        )
+    rows += realtime(found["whole"], steps, whole, (decoding, step), rate)
     single = next(iter(one_thread["whole"].values()))
     rows.append(measured("default_realtime.threads_1", [whole / s for s in single], "s/s", "higher"))
     floors = {"dit_step": step / rate, "decode": decoding / rate}
@@ -94,6 +81,36 @@ def _default(folder: Path, repeats: int) -> list[BenchRow]:
     ]
     rows.append(measured("default_peak_mb", [found["peak_mb"]], "MB", "lower"))
     rows.append(measured("cold_seconds", _cold(location, folder), "s", "lower", wanted=WANTED_COLD))
+    return rows
+
+
+def realtime(
+    times: Mapping[str, list[float]], steps: int, whole: float, operations: tuple[int, int], rate: float
+) -> list[BenchRow]:
+    """Audio seconds a second of each way that was timed; what is not `steps` steps of one whole clip is in the name.
+
+    Args:
+        times: `steps,batch,seconds` → seconds of each repeat.
+        whole: the model's clip, seconds.
+        operations: of decoding a whole clip, and of one step.
+        rate: operations a second at best.
+    """
+    decoding, step = operations
+    rows = []
+    for asked, seconds in times.items():
+        count, batch, length = asked.split(",")
+        name = "default_realtime" + _suffix(steps=(count, steps), batch=(batch, 1), seconds=(length, whole))
+        made, work = int(batch) * float(length), int(batch) * (int(count) * step + decoding)
+        rows.append(
+            measured(
+                name,
+                [made / s for s in seconds],
+                "s/s",
+                "higher",
+                wanted=WANTED_REALTIME if name == "default_realtime" else None,
+                floor=made * rate / work if length == f"{whole:g}" else None,
+            )
+        )
     return rows
 
 

@@ -43,7 +43,7 @@ def snake_kernel() -> Kernel:
         with torch.inference_mode():
             for samples in (512, 768):  # the second length makes the first's kernel one for any
                 compiled(torch.zeros(samples, 128, dtype=torch.bfloat16), torch.ones(128), torch.ones(128))
-    except Exception as error:  # whatever a compiler's absence looks like on this system
+    except (RuntimeError, ImportError, OSError) as error:  # a compiler that is absent, or has nowhere to write
         log.warning(
             "no kernel could be compiled, so decoding takes up to twice as long: %s. Install a C++ compiler (g++).",
             str(error).splitlines()[0] if str(error) else type(error).__name__,

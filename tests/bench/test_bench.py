@@ -10,7 +10,7 @@ from tiny_package import SAMPLES, make_package
 from sonarc.bench import generation
 from sonarc.bench.__main__ import main
 from sonarc.bench.arithmetic import count_operations, matmul_rate
-from sonarc.bench.inference import operations
+from sonarc.bench.inference import operations, realtime
 from sonarc.bench.pipeline import measure as measure_pipeline
 from sonarc.bench.regression import worse
 from sonarc.bench.sheet import BenchRow, BenchSheet, measured, read_sheet, write_sheet
@@ -118,6 +118,19 @@ def test_a_clips_operations_are_those_of_its_layers() -> None:
     assert 1 < decoding / head < 1.2, "the last layer is nearly all of so small a decoder"
     assert twice / decoding == pytest.approx(2, rel=0.05)
     assert 2 < longer / step < 2.5 or longer / step == pytest.approx(2, rel=0.2)
+
+
+def test_each_way_has_its_name_and_whole_clips_their_floor() -> None:
+    whole = 131_072 / 44_100
+    times = {
+        f"{asked},{length:g}": [2.0] for asked, length in (("4,1", whole), ("8,1", whole), ("4,2", whole), ("4,1", 1))
+    }
+    rows = {row.name: row for row in realtime(times, 4, whole, (60, 10), 100.0)}
+    assert set(rows) == {f"default_realtime{suffix}" for suffix in ("", ".steps_8", ".batch_2", ".seconds_1")}
+    plain, short = rows["default_realtime"], rows["default_realtime.seconds_1"]
+    assert plain.floor == pytest.approx(whole, rel=1e-3) and plain.wanted is not None
+    assert rows["default_realtime.batch_2"].floor == pytest.approx(whole, rel=1e-3)
+    assert short.floor is None and short.wanted is None and short.value == 0.5
 
 
 def test_worse_is_told_at_the_machines_own_speed() -> None:

@@ -1,5 +1,5 @@
 // The playground without a server: what is typed here stays in this browser.
-import { drawSpectrum, drawWave } from "./sound.js";
+import { drawSpectrum, drawWave, transport } from "./sound.js";
 import { wav } from "./wav.js";
 
 const at = (id) => document.getElementById(id);
@@ -91,21 +91,7 @@ function show({ prompt, seconds, steps, seed }, clip, took) {
   const facts = make("p", { className: "facts", textContent: `${seconds.toFixed(2)} s · ${steps} steps · seed ${seed} · made in ${took.toFixed(2)} s` });
   const box = make("div", { className: "take" }, player, screen, facts, make("div", { className: "acts" }, play, save, again));
 
-  const toggle = () => (player.paused ? player.play().catch(() => say("The browser refused to play.", true)) : player.pause());
-  const follow = () => {
-    cursor.style.left = `${(100 * player.currentTime) / (player.duration || 1)}%`;
-    if (!player.paused) requestAnimationFrame(follow);
-  };
-  player.addEventListener("play", () => {
-    for (const other of document.querySelectorAll("audio")) if (other !== player) other.pause();
-    play.textContent = "Pause"; play.setAttribute("aria-pressed", "true"); box.classList.add("playing"); follow();
-  });
-  player.addEventListener("pause", () => { play.textContent = "Play"; play.setAttribute("aria-pressed", "false"); box.classList.remove("playing"); });
-  play.addEventListener("click", toggle);
-  screen.addEventListener("click", (event) => {
-    player.currentTime = ((event.clientX - screen.getBoundingClientRect().left) / screen.clientWidth) * player.duration;
-    if (player.paused) toggle(); else follow();
-  });
+  transport({ player, play, screen, cursor, box }, () => say("The browser refused to play.", true));
   again.addEventListener("click", () => {
     for (const [id, value] of Object.entries({ prompt, seconds, steps, seed })) at(id).value = value;
     at("prompt").focus();
