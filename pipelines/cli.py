@@ -320,13 +320,13 @@ def _champion_package() -> str:
 
 def _edit(like: Path | None, noise: float, keep: str, sample_rate: int) -> Edit | None:
     """What `generate` is told of a file to begin from."""
-    from sonarc.runtime.edit import Edit
-    from sonarc.runtime.sound import read_sound
-
     if like is None:
         if noise != 1 or keep:
             raise ConfigError("--noise and --keep say what happens to a file; none was given.", "Add --like FILE.")
         return None
+    from sonarc.runtime.edit import Edit
+    from sonarc.runtime.sound import read_sound
+
     span = None
     if keep:
         first, colon, last = keep.partition(":")

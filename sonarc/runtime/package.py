@@ -93,7 +93,8 @@ def _of_package(uri: str, manifest: PackageManifest) -> LoadedModel:
 def _of_checkpoint(uri: str, manifest: CheckpointManifest) -> LoadedModel:
     model, settings = load_dit(uri)
     codec = load_codec(settings.codec.uri)
-    if codec.encoder_sha256 != manifest.lineage.get("encoder_sha256", codec.encoder_sha256):
+    trained_on = manifest.lineage.get("encoder_sha256")
+    if trained_on is not None and trained_on != codec.encoder_sha256:
         raise CheckpointError(
             f"The checkpoint's latents are not those of the codec {settings.codec.uri}.",
             "Put back the codec it was trained on.",
