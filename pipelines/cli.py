@@ -141,9 +141,11 @@ def study_command(
     """
     with explained():
         from pipelines import study
+        from sonarc.contracts.computing import restart_for_computing
         from sonarc.study.sizes import design_of
 
         design = design_of(size, overrides or [])
+        restart_for_computing(design.config.compute.threads)
         if attempt:
             for row in study.attempt(design, attempt, overrides or []):
                 figures = {k: round(v, 3) for k, v in row.model_dump().items() if isinstance(v, float)}

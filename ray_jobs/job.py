@@ -20,20 +20,9 @@ from sonarc.contracts.errors import ConfigError, SonarcError
 from sonarc.contracts.result import StageRequest
 from sonarc.contracts.stage import Outcome, StageContext, Work, execute
 
-__all__ = ["Outcome", "StageContext", "main", "worker_env"]
+__all__ = ["Outcome", "StageContext", "main"]
 
 logger = logging.getLogger(__name__)
-
-
-def worker_env(threads: int) -> dict[str, str]:
-    """Environment of a process that computes: bounded threads, and a malloc that keeps what is freed.
-
-    By default glibc gives every block above 32 MB back to the kernel at once, and computing with large tensors then
-    spends up to half its CPU time in page faults (docs/log.md has the figures, and jemalloc's).
-    """
-    env = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    kept = {"MALLOC_MMAP_THRESHOLD_": 1 << 30, "MALLOC_TRIM_THRESHOLD_": 1 << 30, "MALLOC_TOP_PAD_": 64 << 20}
-    return env | {name: str(size) for name, size in kept.items()}
 
 
 def read_request(uri: str) -> StageRequest:

@@ -8,17 +8,16 @@ Bare is the same loop in this very process, in the environment that a worker of 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ray_jobs.job import Outcome, StageContext, read_request, run_job, worker_env
+from ray_jobs.job import Outcome, StageContext, read_request, run_job
 from ray_jobs.training import check_workers, train
 from sonarc.bench.timed import TimedJob, timed_pretrain
 from sonarc.contracts import log
 from sonarc.contracts.checkpoint import read_manifest
+from sonarc.contracts.computing import restart_for_computing
 from sonarc.contracts.config import SonarcConfig
 from sonarc.contracts.dataset import read_latents
 from sonarc.contracts.result import Artifact, StageRequest
@@ -62,9 +61,7 @@ def main() -> None:
     if not asked.bare:
         run_job("pretrain", partial(run, notes=asked.notes), request)
         return
-    env = worker_env(request.config.compute.threads)
-    if any(os.environ.get(name) != value for name, value in env.items()):  # malloc reads them as a process starts
-        os.execve(sys.executable, [sys.executable, "-m", "ray_jobs.timed", *sys.argv[1:]], os.environ | env)
+    restart_for_computing(request.config.compute.threads)
     bare(request, asked.notes)
 
 

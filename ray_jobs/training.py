@@ -19,10 +19,10 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ray_jobs.job import worker_env
 from ray_jobs.worker import Mailbox, Worker, run_worker
 from sonarc.contracts import store
 from sonarc.contracts.checkpoint import CheckpointManifest, newest
+from sonarc.contracts.computing import computing_env
 from sonarc.contracts.errors import ConfigError, StageError
 from sonarc.contracts.stage import StageContext
 
@@ -116,7 +116,7 @@ def _trainer(context: StageContext, given: dict[str, Any], record: str, turn: in
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=compute.max_failures),
-            worker_runtime_env={"env_vars": worker_env(compute.threads)},
+            worker_runtime_env={"env_vars": computing_env(compute.threads)},
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )

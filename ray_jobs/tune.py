@@ -19,9 +19,10 @@ from typing import Any
 
 import ray
 
-from ray_jobs.job import Outcome, StageContext, main, worker_env
+from ray_jobs.job import Outcome, StageContext, main
 from ray_jobs.parallel import plain_errors
 from sonarc.contracts import store
+from sonarc.contracts.computing import computing_env
 from sonarc.contracts.config import ComputeConfig
 from sonarc.contracts.dataset import read_latents
 from sonarc.contracts.result import Artifact
@@ -225,7 +226,7 @@ def _trial_task(compute: ComputeConfig, measure: Measure) -> Any:
         num_cpus=cpus,
         num_gpus=gpus,
         max_retries=1,  # a worker that was killed, for memory most likely
-        runtime_env={"env_vars": worker_env(compute.threads)},
+        runtime_env={"env_vars": computing_env(compute.threads)},
     )(measure)
 
 

@@ -75,14 +75,14 @@ class KubeRay:
                 f"The store's address {job.request.store!r} holds characters that a shell takes for its own.",
                 "Use a prefix of letters, digits and ._-/ only.",
             )
-        from ray_jobs.job import worker_env
+        from sonarc.contracts.computing import computing_env
 
         job.prepare(attempt.name)
         body = rayjob(
             self.settings,
             attempt,
             " ".join(command),
-            worker_env(job.request.config.compute.threads),
+            computing_env(job.request.config.compute.threads),
             owned=self.kube.namespace == self.kube.own_namespace,
         )
         try:

@@ -36,7 +36,7 @@ class RayJobs:
         """Submit the stage as a Ray job and follow its log; what an earlier attempt left running is ended first."""
         from ray.job_submission import JobSubmissionClient
 
-        from ray_jobs.job import worker_env
+        from sonarc.contracts.computing import computing_env
 
         client = JobSubmissionClient(self.address)
         if job.run:
@@ -48,7 +48,7 @@ class RayJobs:
                 # Ray takes the entrypoint as one string; every part is ours and quoted.
                 entrypoint=shlex.join(job.command(sys.executable, attempt)),
                 submission_id=attempt,
-                runtime_env={"env_vars": worker_env(job.request.config.compute.threads)},
+                runtime_env={"env_vars": computing_env(job.request.config.compute.threads)},
                 metadata={RUN_KEY: job.run, STAGE_KEY: job.stage},
             )
             return self._follow(client, attempt)

@@ -13,7 +13,7 @@ from components.launch.attempt import Attempt
 from components.launch.rayjob import rayjob
 from components.launch.settings import LauncherConfig, parse_launcher
 from infra.check.schemas import SCHEMAS, Schemas
-from ray_jobs.job import worker_env
+from sonarc.contracts.computing import computing_env
 from sonarc.contracts.stages import STAGES
 
 SCHEMA = Schemas()
@@ -59,7 +59,7 @@ def _settings(**more: Any) -> LauncherConfig:
 
 def _body(stage: str, settings: LauncherConfig) -> dict[str, Any]:
     attempt = Attempt.here("run-1", stage, POD)
-    return rayjob(settings, attempt, "python -m ray_jobs.x", worker_env(2), owned=True)
+    return rayjob(settings, attempt, "python -m ray_jobs.x", computing_env(2), owned=True)
 
 
 def _pods(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -125,7 +125,7 @@ def test_it_never_runs_twice_by_itself_and_ends_with_its_cluster() -> None:
     assert spec["ttlSecondsAfterFinished"] == 60
     assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
     variables = yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]
-    assert variables == worker_env(2)
+    assert variables == computing_env(2)
 
 
 def test_the_submitter_sees_no_secret_and_no_data() -> None:
