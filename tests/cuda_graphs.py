@@ -88,6 +88,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
         "Stream": _Stream,
         "current_stream": _Stream,
         "stream": lambda stream: nullcontext(),
+        "device": lambda device: nullcontext(),
         "synchronize": lambda device=None: None,
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)

@@ -45,7 +45,7 @@ class Captured(Generic[Result]):
         self._work, self._own = work, tuple(argument.clone() for argument in arguments)
         self._graph = torch.cuda.CUDAGraph()
         device = arguments[0].device
-        with torch.inference_mode(), _CAPTURING:
+        with torch.inference_mode(), torch.cuda.device(device), _CAPTURING:
             aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             now = torch.cuda.current_stream(device)
             aside.wait_stream(now)
@@ -53,7 +53,7 @@ class Captured(Generic[Result]):
                 work(*self._own)
             now.wait_stream(aside)
             # Other threads may use the device meanwhile.
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):
                 self.result = work(*self._own)
 
     @torch.inference_mode()

@@ -20,7 +20,7 @@ from sonarc.dit import Conditioning, DiT
 from sonarc.runtime.device import device_of, wait
 from sonarc.runtime.edit import Edit
 from sonarc.runtime.fast_dit import FastDiT
-from sonarc.runtime.graphed import GraphedDiT
+from sonarc.runtime.graphed import LONGEST, GraphedDiT
 from sonarc.samplers import draws, noise_from_seeds, sample_base, sample_generator
 from sonarc.text.encoder import TextEncoder
 
@@ -116,7 +116,7 @@ def generate_audio(
     cond = Conditioning(encoder(prompts), torch.tensor(list(seconds), dtype=torch.float32)).to(device)
     negative = None if negative_prompts is None else cond.with_text(encoder(negative_prompts).to(device))
     whole = min(frames) == max(frames)
-    if isinstance(model, GraphedDiT) and edit is None and before_step is None:
+    if isinstance(model, GraphedDiT) and edit is None and before_step is None and sampling.steps <= LONGEST:
         shape = (model.config.latent_channels, max(frames))
         noise = [noise_from_seeds(seeds, shape, draw) for draw in range(draws(sampling.kind, sampling.steps))]
         z_BCT = model.trajectory(

@@ -1,7 +1,7 @@
 """The DiT and the codec on a GPU: the same work, launched as CUDA graphs.
 
-A request that begins from noise, and that nobody wants to interrupt, is one graph from noise to latents. Any other is a
-graph that prepares the conditioning, and one more that every evaluation of the network replays: between two of them its
+A request of few steps that begins from noise, and that nobody wants to interrupt, is one graph from noise to latents. Any
+other is a graph that prepares the conditioning, and one more that every evaluation of the network replays: between two of them its
 caller may change his mind, and an edit bends the trajectory. Decoding is one graph.
 
 Shapes: B batch, C latent channels, T latent frames, N draws of noise, L text tokens, E width of a token's state.
@@ -22,6 +22,10 @@ from sonarc.runtime.device import device_of
 from sonarc.runtime.fast_dit import FastDiT, Request
 from sonarc.samplers import Kind, trajectory, with_cfg, without_cfg
 from sonarc.text.encoder import TextStates
+
+
+LONGEST = 64
+"""Most steps of a trajectory that is captured whole: each adds some hundred kernels to its graph."""
 
 
 class GraphedDiT:
@@ -78,7 +82,7 @@ class GraphedDiT:
         """Latents `(B, C, T)`, as `sonarc.samplers.trajectory` of the guided or bare velocity gives them.
 
         Args:
-            kind, steps: of the sampler.
+            kind, steps: of the sampler; at most `LONGEST` steps.
             noise_NBCT: all draws that it asks for.
             cond: prompts and durations.
             mask_BT: True at true frames; None: all are.

@@ -15,7 +15,7 @@ from sonarc.samplers.guidance import Model, with_cfg, without_cfg
 from sonarc.samplers.known import Known, Start
 from sonarc.samplers.noise import Noise, seeded_noise
 from sonarc.samplers.pingpong import Velocity, pingpong
-from sonarc.samplers.schedule import logsnr_schedule, uniform_schedule
+from sonarc.samplers.schedule import check_steps, logsnr_schedule, uniform_schedule
 
 GENERATOR_SAMPLER = "pingpong"
 BASE_SAMPLER = "dpmpp_2m"
@@ -24,7 +24,12 @@ Kind = Literal["generator", "base"]
 
 
 def draws(kind: Kind, steps: int) -> int:
-    """Draws of noise that `trajectory` asks for: 0, 1, … of a generator, 0 alone of a base."""
+    """Draws of noise that `trajectory` asks for: 0, 1, … of a generator, 0 alone of a base.
+
+    Raises:
+        ModelInputError: no steps.
+    """
+    check_steps(steps)
     return steps if kind == "generator" else 1
 
 

@@ -174,7 +174,7 @@ def test_operations_are_counted_not_guessed() -> None:
 def test_the_machine_says_nothing_about_whose_it_is() -> None:
     machine = this_machine()
     assert machine.cores >= 1 and machine.memory_gb > 0.1
-    assert set(machine.model_dump()) == {"cpu", "cores", "memory_gb", "system"}
+    assert set(machine.model_dump()) == {"cpu", "cores", "memory_gb", "system", "gpu"}
 
 
 def test_committed_sheets_follow_the_schema() -> None:

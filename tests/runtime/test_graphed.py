@@ -63,9 +63,7 @@ def test_every_request_is_its_own_whatever_was_captured(
         cond, scale = asked(seed), cfg + (seed if cfg != 1 else 0)
         away = cond.with_text(asked(seed + 9).text) if cfg != 1 and seed % 2 else None
         mask_BT = mask(4 + 2 * seed) if masked else None
-        found = graphed.trajectory(
-            kind, noise(kind, steps, seed), cond, mask_BT, steps=steps, cfg=scale, negative=away
-        )
+        found = graphed.trajectory(kind, noise(kind, steps, seed), cond, mask_BT, steps=steps, cfg=scale, negative=away)
         # The samplers that evaluation and the CPU use, with the network itself.
         bare = model if masked else unmasked(model)
         shape = mask_BT if mask_BT is not None else mask()
