@@ -1,8 +1,8 @@
 """The DiT and the codec on a GPU: the same work, launched as CUDA graphs.
 
-A request of few steps that begins from noise, and that nobody wants to interrupt, is one graph from noise to latents. Any
-other is a graph that prepares the conditioning, and one more that every evaluation of the network replays: between two of them its
-caller may change his mind, and an edit bends the trajectory. Decoding is one graph.
+A request of few steps that begins from noise, and that nobody wants to interrupt, is one graph from noise to latents.
+Any other is a graph that prepares the conditioning, and one more that every evaluation of the network replays: between
+two of them its caller may change his mind, and an edit bends the trajectory. Decoding is one graph.
 
 Shapes: B batch, C latent channels, T latent frames, N draws of noise, L text tokens, E width of a token's state.
 """
@@ -22,7 +22,6 @@ from sonarc.runtime.device import device_of
 from sonarc.runtime.fast_dit import FastDiT, Request
 from sonarc.samplers import Kind, trajectory, with_cfg, without_cfg
 from sonarc.text.encoder import TextStates
-
 
 LONGEST = 64
 """Most steps of a trajectory that is captured whole: each adds some hundred kernels to its graph."""
