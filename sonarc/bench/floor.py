@@ -47,13 +47,6 @@ class Floor:
     clip: float
 
 
-def floor(work: Work, peak: Peak = H100) -> Floor:
-    """The floor of some work on a processor."""
-    step = max(work.step / peak.flops, work.step_bytes / peak.bandwidth)
-    decode = max(work.decode / peak.flops, work.decode_bytes / peak.bandwidth)
-    return Floor(1e3 * step, 1e3 * decode, 1e3 * (work.steps * step + decode))
-
-
 @dataclass(frozen=True)
 class Work:
     """What one clip asks for.
@@ -69,6 +62,13 @@ class Work:
     decode: int
     step_bytes: int
     decode_bytes: int
+
+
+def floor(work: Work, peak: Peak = H100) -> Floor:
+    """The floor of some work on a processor."""
+    step = max(work.step / peak.flops, work.step_bytes / peak.bandwidth)
+    decode = max(work.decode / peak.flops, work.decode_bytes / peak.bandwidth)
+    return Floor(1e3 * step, 1e3 * decode, 1e3 * (work.steps * step + decode))
 
 
 def work_of(config: SonarcConfig, codec: Codec, seconds: float, steps: int) -> Work:
