@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any, cast
 
+import ray
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
@@ -241,7 +243,7 @@ def application(
     }
     generator = generator.options(
         num_replicas=config.replicas,
-        ray_actor_options={"num_cpus": config.threads},
+        ray_actor_options={"num_cpus": config.threads, "num_gpus": _gpus(config)},
         user_config=packages,
         **common,
     )
@@ -251,3 +253,11 @@ def application(
     )
     generators = generator.bind(settings)
     return ingress.bind(generators, coordinator.bind(generators, settings), settings)
+
+
+def _gpus(config: ServeConfig) -> float:
+    """Part of a GPU for each replica, in the ten-thousandths that Ray counts in."""
+    if config.gpus is not None:
+        return config.gpus
+    found = ray.cluster_resources().get("GPU", 0.0) if ray.is_initialized() else 0.0
+    return math.floor(1e4 * min(1.0, found / config.replicas)) / 1e4

@@ -109,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in asked.targets or TARGETS:
             sheet = TARGETS[name](Subject(asked.runs, asked.dataset, asked.codec, asked.package))
             console.print(table(sheet))
-            regressed |= _compared(asked.folder / f"{name}.json", sheet, console)
+            regressed |= _compared(asked.folder / f"{sheet.name}.json", sheet, console)
             console.print(f"Wrote {write_sheet(asked.folder, sheet)}")
     except SonarcError as error:
         print(error, file=sys.stderr)
@@ -153,7 +153,8 @@ def _check(folder: Path, targets: list[str], console: Console) -> int:
 
 def table(sheet: BenchSheet) -> Table:
     """A sheet for the terminal; rows that miss what was wanted are red."""
-    table = Table(title=f"{sheet.name}: {sheet.machine.cpu}, {sheet.machine.cores} cores", title_justify="left")
+    on = [f"{sheet.machine.cpu}, {sheet.machine.cores} cores", *filter(None, [sheet.machine.gpu])]
+    table = Table(title=f"{sheet.name}: {', '.join(on)}", title_justify="left")
     for name in ("row", "value", "wanted", "best possible", "unit", "n", "spread"):
         table.add_column(name, justify="left" if name in ("row", "unit") else "right")
     for row in sheet.rows:

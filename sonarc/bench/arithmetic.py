@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-MATRIX = 1_536
+if TYPE_CHECKING:
+    import torch
+
+MATRIX, GPU_MATRIX = 1_536, 8_192
 """Side of the calibration's matrices: large enough to be bound by arithmetic, small enough for a second."""
 
 
-def matmul_rate(repeats: int = 5, side: int = MATRIX) -> list[float]:
-    """Floating-point operations a second of a bf16 matrix product, one figure a repeat."""
+def matmul_rate(repeats: int = 5, side: int | None = None, device: torch.device | str = "cpu") -> list[float]:
+    """Floating-point operations a second of a bf16 matrix product on a device, one figure a repeat."""
     import torch
 
-    a, b = (torch.randn(side, side, dtype=torch.bfloat16) for _ in range(2))
-    return [2 * side**3 / seconds for seconds in seconds_of(lambda: torch.mm(a, b), repeats)]
+    from sonarc.runtime.device import wait
+
+    where = torch.device(device)
+    n = side or (MATRIX if where.type == "cpu" else GPU_MATRIX)
+    a, b = (torch.randn(n, n, dtype=torch.bfloat16, device=where) for _ in range(2))
+
+    def multiply() -> None:
+        torch.mm(a, b)
+        wait(where)
+
+    return [2 * n**3 / seconds for seconds in seconds_of(multiply, repeats)]
 
 
 def count_operations(work: Callable[[], object]) -> int:
@@ -26,9 +39,10 @@ def count_operations(work: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def seconds_of(work: Callable[[], object], repeats: int) -> list[float]:
-    """Wall seconds of each of `repeats` calls; one more before them, in which caches fill, is not counted."""
-    work()
+def seconds_of(work: Callable[[], object], repeats: int, *, before: int = 1) -> list[float]:
+    """Wall seconds of each of `repeats` calls; those `before` them, in which caches fill, are not counted."""
+    for _ in range(before):
+        work()
     found = []
     for _ in range(repeats):
         begun = time.perf_counter()

@@ -3,6 +3,8 @@
 The weights are random: only shapes cost time. Each model is measured in processes of its own. The floor is
 arithmetic: the operations of the matrix products and convolutions of one clip, at the rate that a large bf16 matrix
 product reaches in the same process. Nothing can be faster than that.
+
+Where there is a GPU the models run there, and the sheet is `inference-gpu`.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ REPEATS, COLD_REPEATS = 7, 5
 STEPS = {"default": 4, "saos": 8}
 WANTED_REALTIME, WANTED_COLD, WANTED_SAOS, WANTED_SPEEDUP = 50.0, 3.0, 2.4, 10.0
 BATCHES = (1, 2, 4, 8)
+PEAKS = ("peak_mb", "peak_device_mb")
 COUNTED_FRAMES = 16
 """Decoding is linear in its frames: so many are counted."""
 LONG_SAMPLES = 1024 * 2048
@@ -43,11 +46,17 @@ SAOS_SECONDS = 524_288 / 44_100
 
 def measure(repeats: int = REPEATS) -> BenchSheet:
     """Time both models, and a fresh process."""
+    import torch
+
+    from sonarc.runtime.device import best_device
+
+    device = best_device()
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     with TemporaryDirectory() as scratch:
         rows = [*_default(Path(scratch) / "default", repeats), *_saos(Path(scratch) / "saos", repeats)]
     return BenchSheet(
-        name="inference",
-        machine=this_machine(),
+        name="inference-gpu" if gpu else "inference",
+        machine=this_machine().model_copy(update={"gpu": gpu}),
         versions=recorded_versions(),
         command="make bench ARGS=inference",
         rows=tuple(rows),
@@ -79,7 +88,7 @@ def _default(folder: Path, repeats: int) -> list[BenchRow]:
         measured(f"default_ms.{name}", [1e3 * s for s in seconds], "ms", "lower", floor=_ms(floors.get(name)))
         for name, seconds in found["parts"].items()
     ]
-    rows.append(measured("default_peak_mb", [found["peak_mb"]], "MB", "lower"))
+    rows += _peaks("default", found)
     rows.append(measured("cold_seconds", _cold(location, folder), "s", "lower", wanted=WANTED_COLD))
     return rows
 
@@ -156,7 +165,7 @@ def _saos(folder: Path, repeats: int) -> list[BenchRow]:
                 _suffix(batch=(batch, 1), seconds=(length, SAOS_SECONDS)) if run is not one_thread else ".threads_1"
             )
             rows.append(measured(f"saos_seconds{suffix}", [s / int(batch) for s in times], "s", "lower"))
-    rows.append(measured("saos_peak_mb", [found["peak_mb"]], "MB", "lower"))
+    rows += _peaks("saos", found)
     return rows
 
 
@@ -178,6 +187,11 @@ def operations(config: SonarcConfig, codec: Codec, seconds: float) -> tuple[int,
             x_BCT, cond = torch.randn(1, codec.latent_channels, frames), Conditioning(text, torch.ones(1))
             step = count_operations(lambda: model(x_BCT, torch.ones(1), cond))
     return round(decoding), step
+
+
+def _peaks(model: str, found: Mapping[str, Any]) -> list[BenchRow]:
+    """The process's memory at most, and the GPU's where one was used."""
+    return [measured(f"{model}_{name}", [found[name]], "MB", "lower") for name in PEAKS if name in found]
 
 
 def _generation(location: str, *arguments: str) -> dict[str, Any]:

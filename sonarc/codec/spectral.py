@@ -155,7 +155,7 @@ class SpectralCodec(nn.Module):
         self.latent_mean: Tensor
         self.latent_std: Tensor
         # Behind a tuple, so that it is no submodule: it is not stored and not trained.
-        self._halved: tuple[int, Decoder] | None = None
+        self._halved: tuple[tuple[int, torch.device], Decoder] | None = None
 
     @property
     def sample_rate(self) -> int:
@@ -199,9 +199,10 @@ class SpectralCodec(nn.Module):
         """
         c = self.config
         period = c.n_fft // c.stft_hop
-        turns = torch.outer(torch.arange(period), torch.arange(c.bins)) % period
+        device = self.latent_mean.device
+        turns = torch.outer(torch.arange(period, device=device), torch.arange(c.bins, device=device)) % period
         angle = turns * (2 * math.pi / period)
-        cycle = torch.polar(torch.ones_like(angle), angle).to(self.latent_mean.device)
+        cycle = torch.polar(torch.ones_like(angle), angle)
         return cycle.repeat(-(-frames // period), 1)[:frames]
 
     def spectrum(self, audio_BAS: Tensor) -> Tensor:
@@ -253,13 +254,14 @@ class SpectralCodec(nn.Module):
 
     def _halved_decoder(self) -> Decoder:
         """The decoder with weights in bfloat16, made once: autocast would cast them at every call."""
-        version = sum(parameter._version for parameter in self.decoder.parameters())
+        version = (sum(parameter._version for parameter in self.decoder.parameters()), self.latent_mean.device)
         if self._halved is None or self._halved[0] != version:
             with torch.inference_mode(False):
                 halved = copy.deepcopy(self.decoder).requires_grad_(False)
                 for module in halved.modules():
-                    if isinstance(module, nn.Linear):
-                        module.to(torch.bfloat16)
+                    for name, value in list(module.named_parameters(recurse=False)):
+                        if isinstance(module, nn.Linear):
+                            setattr(module, name, nn.Parameter(value.to(torch.bfloat16), requires_grad=False))
             self._halved = (version, halved)
         return self._halved[1]
 

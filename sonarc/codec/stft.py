@@ -21,8 +21,17 @@ from torch.nn.functional import pad
 def unit_hann(n_fft: int) -> Tensor:
     """Periodic Hann window of unit energy: noise of RMS σ then has bins of RMS σ, whatever `n_fft`."""
     with torch.inference_mode(False):  # what inference makes and keeps, training must be able to use
-        window = torch.hann_window(n_fft, dtype=torch.float64)
-        return (window / window.square().sum().sqrt()).float()
+        return _unit_hann(n_fft, torch.device("cpu"))
+
+
+def _unit_hann(n_fft: int, device: torch.device) -> Tensor:
+    window = torch.hann_window(n_fft, dtype=torch.float64, device=device)
+    return (window / window.square().sum().sqrt()).float()
+
+
+def _window(n_fft: int, device: torch.device) -> Tensor:
+    """The window: kept on a CPU; made anew on a GPU, where that is sooner done than copied, and a graph may hold it."""
+    return unit_hann(n_fft) if device.type == "cpu" else _unit_hann(n_fft, device)
 
 
 def frame(x_S: Tensor, n_fft: int, hop: int) -> Tensor:
@@ -55,21 +64,28 @@ def stft(x_S: Tensor, n_fft: int, hop: int) -> Tensor:
     """
     if n_fft % hop or x_S.shape[-1] % hop:
         raise ValueError(f"n_fft {n_fft} and length {x_S.shape[-1]} must be multiples of the hop {hop}")
-    spectrum: Tensor = torch.fft.rfft(frame(x_S, n_fft, hop) * unit_hann(n_fft).to(x_S.device))
+    spectrum: Tensor = torch.fft.rfft(frame(x_S, n_fft, hop) * _window(n_fft, x_S.device))
     return spectrum
 
 
 def istft(spectrum_NF: Tensor, n_fft: int, hop: int) -> Tensor:
     """Audio `(..., N·hop)` whose spectrum is nearest to `(..., N, n_fft/2 + 1)` in least squares."""
-    frames = torch.fft.irfft(spectrum_NF, n=n_fft) * unit_hann(n_fft).to(spectrum_NF.device)
-    return overlap_add(frames, hop) * inverse_energy(frames.shape[-2], n_fft, hop).to(frames.device)
+    window, count = _window(n_fft, spectrum_NF.device), spectrum_NF.shape[-2]
+    frames = torch.fft.irfft(spectrum_NF, n=n_fft) * window
+    on_cpu = window.device.type == "cpu"
+    energy = inverse_energy(count, n_fft, hop) if on_cpu else _inverse_energy(window, count, hop)
+    return overlap_add(frames, hop) * energy
 
 
 @lru_cache(maxsize=32)
 def inverse_energy(count: int, n_fft: int, hop: int) -> Tensor:
     """One over the sum of the squared windows of `count` frames at every sample."""
     with torch.inference_mode(False):
-        return 1.0 / overlap_add(unit_hann(n_fft).square().expand(count, n_fft), hop)
+        return _inverse_energy(unit_hann(n_fft), count, hop)
+
+
+def _inverse_energy(window: Tensor, count: int, hop: int) -> Tensor:
+    return 1.0 / overlap_add(window.square().expand(count, len(window)), hop)
 
 
 def absolute(spectrum: Tensor) -> Tensor:

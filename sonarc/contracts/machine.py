@@ -1,4 +1,4 @@
-"""What a figure was measured on: processor, cores, memory. No host names, users or paths."""
+"""What a figure was measured on: processor, cores, memory, GPU. No host names, users or paths."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class Machine(BaseModel):
     """Physical memory, GB (10⁹ bytes); 0 where the system does not say."""
     system: str
     """Operating system and architecture, as `Linux x86_64`."""
+    gpu: str = ""
+    """Model name of the GPU that was used; empty: none was."""
 
 
 def this_machine() -> Machine:

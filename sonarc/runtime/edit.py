@@ -51,19 +51,23 @@ class Edit:
     def prepare(self, codec: Codec, mask_BT: Tensor) -> tuple[Start | None, Known | None]:
         """The sampler's arguments for a batch of clips that all begin from this sound.
 
+        Args:
+            codec: what the model's latents are of.
+            mask_BT: True at true frames; on the codec's device.
+
         Raises:
             ModelInputError: audio of other channels than the codec's, or a noise level out of range.
         """
-        frames = mask_BT.shape[1]
+        frames, device = mask_BT.shape[1], mask_BT.device
         samples = frames * codec.hop
         audio_AS = np.zeros((self.audio_AS.shape[0], samples), np.float32)
         given = min(samples, self.audio_AS.shape[1])
         audio_AS[:, :given] = self.audio_AS[:, :given]
-        latents_BCT = codec.encode(torch.from_numpy(audio_AS)[None]).expand(len(mask_BT), -1, -1)
+        latents_BCT = codec.encode(torch.from_numpy(audio_AS)[None].to(device)).expand(len(mask_BT), -1, -1)
         start = Start(latents_BCT, self.noise) if self.noise != 1 else None
         if self.keep is None:
             return start, None
         first, last = self.keep
-        centre_T = (torch.arange(frames) + 0.5) * codec.hop / codec.sample_rate
+        centre_T = (torch.arange(frames, device=device) + 0.5) * codec.hop / codec.sample_rate
         keep_BT = ((centre_T >= first) & (centre_T < last)).expand(len(mask_BT), -1)
         return start, Known(latents_BCT, keep_BT)

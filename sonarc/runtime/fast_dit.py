@@ -1,6 +1,7 @@
 """The DiT for generation alone: what noise does not touch is computed once a request, and nothing is kept behind.
 
-The same network as `sonarc.dit`, of whose modules it takes its weights, in bfloat16. Unlike `DiT.forward`:
+The same network as `sonarc.dit`, of whose modules it takes its weights, in bfloat16, on a CPU or a GPU. Unlike
+`DiT.forward`:
 
 - linear layers are packed (`sonarc.runtime.packed`), with activations, gates and residuals in their epilogues;
 - the conditioning, every block's cross-attention keys and values, and the rotary tables are made once a request and
@@ -13,7 +14,7 @@ head, R rotated channels of a head.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -25,6 +26,7 @@ from sonarc.dit import Conditioning, DiT
 from sonarc.dit.attention import QK_NORM_EPS, attend, padding_bias
 from sonarc.dit.model import as_patches, from_patches
 from sonarc.dit.transformer import LAYER_NORM_EPS, Block, LayerNorm, Modulation, modulate
+from sonarc.runtime.device import device_of
 from sonarc.runtime.packed import PackedLinear
 
 
@@ -64,25 +66,6 @@ class _Turn:
     partner: Tensor
     shift: Tensor
 
-    @classmethod
-    def of(cls, norms: tuple[nn.LayerNorm, nn.LayerNorm], cos_NR: Tensor, sin_NR: Tensor) -> _Turn:
-        gain_2K, shift_2K = (
-            torch.stack([getattr(n, name).detach().float() for n in norms]) for name in ("weight", "bias")
-        )
-        positions, rotated = cos_NR.shape
-        half, head = rotated // 2, gain_2K.shape[1]
-        cos_N2K = torch.ones(positions, 1, head)
-        cos_N2K[:, 0, :rotated] = cos_NR
-        signed_N1R = torch.cat((-sin_NR[:, :half], sin_NR[:, half:]), -1)[:, None]
-
-        def swapped(x: Tensor) -> Tensor:
-            return torch.cat((x[..., half:rotated], x[..., :half]), -1)
-
-        shift_N2K = shift_2K * cos_N2K
-        shift_N2K[..., :rotated] += swapped(shift_2K) * signed_N1R
-        tables = (gain_2K * cos_N2K, swapped(gain_2K) * signed_N1R, shift_N2K)
-        return cls(*(table[:, :, None].to(torch.bfloat16) for table in tables))
-
     def __call__(self, x_BN2HK: Tensor) -> Tensor:
         rotated = self.partner.shape[-1]
         half = rotated // 2
@@ -92,8 +75,36 @@ class _Turn:
         return out
 
 
+class _Turns:
+    """What norms and turns the queries and keys of every block: the tables of all blocks at once."""
+
+    def __init__(self, norms: Sequence[tuple[nn.LayerNorm, nn.LayerNorm]]) -> None:
+        self._gain_Z2K, self._shift_Z2K = (
+            torch.stack([torch.stack([getattr(n, name).detach().float() for n in pair]) for pair in norms])
+            for name in ("weight", "bias")
+        )
+
+    def __call__(self, cos_NR: Tensor, sin_NR: Tensor) -> list[_Turn]:
+        """A turn a block, for N positions."""
+        positions, rotated = cos_NR.shape
+        half, head = rotated // 2, self._gain_Z2K.shape[-1]
+        cos_N1K = torch.ones(positions, 1, head, device=cos_NR.device)
+        cos_N1K[:, 0, :rotated] = cos_NR
+        signed_N1R = torch.cat((-sin_NR[:, :half], sin_NR[:, half:]), -1)[:, None]
+
+        def swapped(x: Tensor) -> Tensor:
+            return torch.cat((x[..., half:rotated], x[..., :half]), -1)
+
+        gain_Z12K, shift_Z12K = self._gain_Z2K[:, None], self._shift_Z2K[:, None]
+        shift_ZN2K = shift_Z12K * cos_N1K
+        shift_ZN2K[..., :rotated] += swapped(shift_Z12K) * signed_N1R
+        tables = (gain_Z12K * cos_N1K, swapped(gain_Z12K) * signed_N1R, shift_ZN2K)
+        parts = (table[:, :, :, None].to(torch.bfloat16).unbind() for table in tables)
+        return [_Turn(*tensors) for tensors in zip(*parts, strict=True)]
+
+
 @dataclass(frozen=True)
-class _Request:
+class Request:
     """What all steps of a request share.
 
     Attributes:
@@ -122,27 +133,42 @@ class FastDiT:
 
     Args:
         model: the network; later changes of its weights are not seen.
+
+    Attributes:
+        config: the network's.
+        device: where its weights lie, and its inputs must.
     """
 
     def __init__(self, model: DiT) -> None:
+        self.device, self.check = device_of(model), model.check
         self._model, self.config = model, model.config
         transformer = model.transformer
         before, after = (_with_residual(c, model.config.patch) for c in (model.preprocess_conv, model.postprocess_conv))
         self._project_in = PackedLinear(transformer.project_in.weight @ before)
         self._project_out = PackedLinear(after @ transformer.project_out.weight)
-        self._blocks = [_FastBlock(block) for block in cast("Iterable[Block]", transformer.layers)]
+        blocks = list(cast("Iterable[Block]", transformer.layers))
+        self._blocks = [_FastBlock(block) for block in blocks]
+        self._turns = _Turns([(block.self_attn.q_norm, block.self_attn.k_norm) for block in blocks])
         self._final: tuple[_Norm, _FastModulation] | None = None
         if transformer.final_norm is not None and transformer.final_modulation is not None:
             self._final = _Norm.of(transformer.final_norm), _FastModulation(transformer.final_modulation)
-        self._request: _Request | None = None
+        self._request: Request | None = None
 
     @torch.inference_mode()
     def __call__(self, x_BCT: Tensor, t_B: Tensor, cond: Conditioning, *, mask_BT: Tensor | None = None) -> Tensor:
-        """The velocity at `x_BCT`; arguments, result and errors as of `DiT.forward`."""
-        self._model.check(x_BCT, t_B, cond, mask_BT)
+        """The velocity at `x_BCT`; arguments, result and errors as of `DiT.forward`.
+
+        A mask costs attention its fastest kernels: leave it away where every frame is a true one.
+        """
+        self.check(x_BCT, t_B, cond, mask_BT)
         request = self._request
         if request is None or not request.serves(cond, mask_BT, x_BCT.shape[2]):
-            request = self._request = self._prepare(cond, mask_BT, x_BCT.shape[2])
+            request = self._request = self.prepare(cond, mask_BT, x_BCT.shape[2])
+        return self.step(x_BCT, t_B, request)
+
+    @torch.inference_mode()
+    def step(self, x_BCT: Tensor, t_B: Tensor, request: Request) -> Tensor:
+        """The velocity at `x_BCT` of what was prepared. It reads nothing back from the device, nor does `prepare`."""
         model, patch = self._model, self.config.patch
         global_BD = (request.global_BD + model.to_timestep_embed(model.timestep_features(t_B))).to(torch.bfloat16)
         h_BND = self._project_in(as_patches(x_BCT.transpose(1, 2), patch).to(torch.bfloat16))
@@ -158,7 +184,9 @@ class FastDiT:
             h_BND = modulate(norm(h_BND), *modulation(global_BD))
         return from_patches(self._project_out(h_BND), patch).transpose(1, 2).to(x_BCT.dtype)
 
-    def _prepare(self, cond: Conditioning, mask_BT: Tensor | None, frames: int) -> _Request:
+    @torch.inference_mode()
+    def prepare(self, cond: Conditioning, mask_BT: Tensor | None, frames: int) -> Request:
+        """What all steps under this conditioning share."""
         model, prepended = self._model, self.config.global_cond == "prepend"
         context_BME, global_BE, pooled_BE = model.condition(cond)
         context_BMD = model.to_cond_embed(context_BME).to(torch.bfloat16)
@@ -170,14 +198,14 @@ class FastDiT:
             mask_BN = F.pad(mask_BN, (1, 0), value=True)
         tokens = frames // model.config.patch + int(prepended)
         rotary = model.transformer.rotary_pos_emb(tokens)
-        return _Request(
+        return Request(
             cond,
             mask_BT,
             frames,
             global_BD,
             [block.context(context_BMD) for block in self._blocks],
-            [block.turn(*rotary) for block in self._blocks],
-            None if mask_BN is None or bool(mask_BN.all()) else padding_bias(mask_BN).to(torch.bfloat16),
+            self._turns(*rotary),
+            None if mask_BN is None else padding_bias(mask_BN).to(torch.bfloat16),
         )
 
 
@@ -194,7 +222,7 @@ class _FastBlock:
 
     def __init__(self, block: Block) -> None:
         own, cross = block.self_attn, block.cross_attn
-        self._heads, self._turned = own.heads, (own.q_norm, own.k_norm)
+        self._heads = own.heads
         self._own_norm, self._cross_norm = _Norm.of(block.pre_norm), _Norm.of(block.cross_attend_norm)
         self._ff_norm, self._q_norm, self._k_norm = map(_Norm.of, (block.ff_norm, cross.q_norm, cross.k_norm))
         self._qkv, self._own_out = PackedLinear.of(own.to_qkv), PackedLinear.of(own.to_out)
@@ -230,10 +258,6 @@ class _FastBlock:
         k_BMHK, v_BMHK = self._heads_of(self._kv(context_BMD), 2).unbind(2)
         return self._k_norm(k_BMHK).transpose(1, 2).contiguous(), v_BMHK.transpose(1, 2).contiguous()
 
-    def turn(self, cos_NR: Tensor, sin_NR: Tensor) -> _Turn:
-        """What norms and turns the self-attention's queries and keys."""
-        return _Turn.of(self._turned, cos_NR, sin_NR)
-
     def _attended(self, x_BND: Tensor, turn: _Turn, bias_B11N: Tensor | None) -> Tensor:
         qkv_BN3HK = self._heads_of(self._qkv(x_BND), 3)
         normed_BN2HK = F.layer_norm(qkv_BN3HK[:, :, :2], qkv_BN3HK.shape[-1:], eps=QK_NORM_EPS)
@@ -257,5 +281,6 @@ class _FastBlock:
 
 def _with_residual(conv: nn.Conv1d, patch: int) -> Tensor:
     """`x + conv(x)`, a kernel-1 convolution of frames, as one matrix on tokens of `patch` frames."""
-    mixing_CC = torch.eye(conv.weight.shape[0]) + conv.weight[:, :, 0].detach().float()
-    return torch.kron(mixing_CC, torch.eye(patch))
+    device = conv.weight.device
+    mixing_CC = torch.eye(conv.weight.shape[0], device=device) + conv.weight[:, :, 0].detach().float()
+    return torch.kron(mixing_CC, torch.eye(patch, device=device))

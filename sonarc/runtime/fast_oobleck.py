@@ -1,9 +1,10 @@
-"""The decoder of Stable Audio Open's autoencoder for generation alone, on a CPU.
+"""The decoder of Stable Audio Open's autoencoder for generation alone.
 
 The same network as diffusers' `OobleckDecoder`, in bfloat16: weight norm folded, convolutions packed
 (`sonarc.runtime.packed`), Snake in one pass (`sonarc.runtime.snake`). A transposed convolution of stride s and kernel
-2s is a matrix product of two neighbouring samples that gives s new ones. Every block is computed in portions that stay
-in the processor's caches, each with as much to its sides as its convolutions reach: the result is that of the whole.
+2s is a matrix product of two neighbouring samples that gives s new ones. On a CPU every block is computed in portions
+that stay in the processor's caches, each with as much to its sides as its convolutions reach: the result is that of the
+whole, which is what a GPU computes at once.
 
 Shapes: B batch, A audio channels, S samples at a block's rate, C channels, T latent frames.
 """
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sonarc.codec.oobleck import OobleckCodec
+from sonarc.runtime.device import device_of
 from sonarc.runtime.packed import PackedConv, PackedLinear
 from sonarc.runtime.snake import Kernel, Snake, snake_kernel
 
@@ -39,14 +41,24 @@ class FastOobleck:
 
     Args:
         codec: what encodes, and whose weights decode; later changes of them are not seen.
+
+    Attributes:
+        device: where its weights lie, and its inputs must.
     """
 
     def __init__(self, codec: OobleckCodec) -> None:
-        self._codec = codec
+        self._codec, self.device = codec, device_of(codec)
         self.sample_rate, self.channels, self.latent_channels = codec.sample_rate, codec.channels, codec.latent_channels
-        self.hop, self.sha256, self.encoder_sha256 = codec.hop, codec.sha256, codec.encoder_sha256
-        self.frames, self.encode, self.reach = codec.frames, codec.encode, codec.reach
-        self._decoder = _Decoder(codec.vae.decoder)
+        self.hop, self.frames, self.encode, self.reach = codec.hop, codec.frames, codec.encode, codec.reach
+        self._decoder = _Decoder(codec.vae.decoder, self.device)
+
+    @property
+    def sha256(self) -> str:
+        return self._codec.sha256
+
+    @property
+    def encoder_sha256(self) -> str:
+        return self._codec.encoder_sha256
 
     @torch.inference_mode()
     def decode(self, z_BCT: Tensor) -> Tensor:
@@ -57,8 +69,8 @@ class FastOobleck:
 
 
 class _Decoder:
-    def __init__(self, decoder: OobleckDecoder) -> None:
-        kernel = snake_kernel()
+    def __init__(self, decoder: OobleckDecoder, device: torch.device) -> None:
+        kernel = snake_kernel(device)
         self._first = PackedConv(_weight(decoder.conv1), decoder.conv1.bias, padding=3)
         self._blocks = [_Block(block, kernel) for block in decoder.block]
         self._snake, self._last = _snake(decoder.snake1, kernel), PackedConv(_weight(decoder.conv2), padding=3)
@@ -67,7 +79,7 @@ class _Decoder:
         x_SC = self._first(z_TC)
         for block in self._blocks:
             x_SC = block(x_SC)
-        out_SA = torch.cat([self._end(x_SC, *span) for span in _portions(len(x_SC), PORTION)])
+        out_SA = torch.cat([self._end(x_SC, *span) for span in _portions(x_SC, PORTION)])
         return out_SA.T.float()
 
     def _end(self, x_SC: Tensor, begin: int, end: int) -> Tensor:
@@ -92,8 +104,8 @@ class _Block:
 
     def __call__(self, x_SC: Tensor) -> Tensor:
         stride = self._stride
-        out_SC = torch.empty(len(x_SC) * stride, self._width, dtype=x_SC.dtype)
-        for begin, end in _portions(len(x_SC), max(1, PORTION // stride)):
+        out_SC = x_SC.new_empty(len(x_SC) * stride, self._width)
+        for begin, end in _portions(x_SC, max(1, PORTION // stride)):
             first, last = max(0, begin - self._aside), min(len(x_SC), end + self._aside)
             more_SC = self._up(self._snake(x_SC[first:last])).reshape(-1, self._width)
             y_SC = more_SC[self._cut : self._cut + (last - first) * stride]
@@ -125,8 +137,10 @@ def _snake(activation: Snake1d, kernel: Kernel) -> Snake:
     return Snake(activation.alpha, activation.beta, kernel, logarithmic=activation.logscale)
 
 
-def _portions(samples: int, size: int) -> Iterable[tuple[int, int]]:
-    return ((begin, min(begin + size, samples)) for begin in range(0, samples, size))
+def _portions(x_SC: Tensor, size: int) -> Iterable[tuple[int, int]]:
+    samples = len(x_SC)
+    step = size if x_SC.device.type == "cpu" else samples
+    return ((begin, min(begin + step, samples)) for begin in range(0, samples, step))
 
 
 def _weight(conv: nn.Conv1d | nn.ConvTranspose1d) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,9 +17,11 @@ from torch import Tensor
 from sonarc.codec.interface import Codec
 from sonarc.contracts.errors import ModelInputError
 from sonarc.dit import Conditioning, DiT
+from sonarc.runtime.device import device_of, wait
 from sonarc.runtime.edit import Edit
 from sonarc.runtime.fast_dit import FastDiT
-from sonarc.samplers import sample_base, sample_generator
+from sonarc.runtime.graphed import LONGEST, GraphedDiT
+from sonarc.samplers import draws, noise_from_seeds, sample_base, sample_generator
 from sonarc.text.encoder import TextEncoder
 
 CEILING = 10 ** (-1 / 20)
@@ -47,7 +49,7 @@ class Sampling:
 
 def silence_latent(codec: Codec) -> Tensor:
     """The latent `(C,)` of digital silence."""
-    silence_BAS = torch.zeros(1, codec.channels, codec.hop * _SILENCE_FRAMES)
+    silence_BAS = torch.zeros(1, codec.channels, codec.hop * _SILENCE_FRAMES, device=device_of(codec))
     return codec.encode(silence_BAS)[0, :, _SILENCE_FRAMES // 2]
 
 
@@ -58,7 +60,7 @@ def true_frames(samples: int, codec: Codec, patch: int) -> int:
 
 @torch.inference_mode()
 def generate_audio(
-    model: DiT | FastDiT,
+    model: DiT | FastDiT | GraphedDiT,
     codec: Codec,
     encoder: TextEncoder,
     prompts: Sequence[str],
@@ -82,7 +84,7 @@ def generate_audio(
 
     Args:
         model: a base or a generator; in bfloat16 its fast form does the same sooner.
-        codec: the codec whose latents it was trained on.
+        codec: the codec whose latents it was trained on, on the model's device.
         encoder: the text encoder it was trained with.
         prompts: B texts.
         seconds: B lengths, seconds, at most `clip_samples`.
@@ -106,45 +108,66 @@ def generate_audio(
             f"{len(prompts)} prompts came with {len(seconds)} lengths and {len(seeds)} seeds.", "Give one of each."
         )
     samples = [_samples(s, codec.sample_rate, clip_samples) for s in seconds]
-    patch = model.config.patch
-    frames = [true_frames(n, codec, patch) for n in samples]
-    mask_BT = torch.arange(max(frames)) < torch.tensor(frames)[:, None]
-    cond = Conditioning(encoder(prompts), torch.tensor(list(seconds), dtype=torch.float32))
-    start, known = (None, None) if edit is None else edit.prepare(codec, mask_BT)
-    negative = None if negative_prompts is None else cond.with_text(encoder(negative_prompts))
-    sample: Callable[..., Tensor]
-    if sampling.kind == "base":
-        sample = partial(sample_base, cfg=sampling.cfg, negative=negative)
-    elif sampling.cfg == 1 and negative is None:
-        sample = sample_generator
-    else:
+    if sampling.kind == "generator" and (sampling.cfg != 1 or negative_prompts is not None):
         raise ModelInputError("A generator takes neither guidance nor a negative prompt.", "Leave them away.")
-    # The fast form is in bfloat16 already.
-    casts = sampling.precision == "bfloat16" and isinstance(model, DiT)
-    with torch.autocast("cpu", torch.bfloat16, enabled=casts):
-        z_BCT = sample(
-            model if before_step is None else _interrupted(model, before_step),
+    device, patch = device_of(model), model.config.patch
+    frames = [true_frames(n, codec, patch) for n in samples]
+    mask_BT = (torch.arange(max(frames)) < torch.tensor(frames)[:, None]).to(device)
+    cond = Conditioning(encoder(prompts), torch.tensor(list(seconds), dtype=torch.float32)).to(device)
+    negative = None if negative_prompts is None else cond.with_text(encoder(negative_prompts).to(device))
+    whole = min(frames) == max(frames)
+    if isinstance(model, GraphedDiT) and edit is None and before_step is None and sampling.steps <= LONGEST:
+        shape = (model.config.latent_channels, max(frames))
+        noise = [noise_from_seeds(seeds, shape, draw) for draw in range(draws(sampling.kind, sampling.steps))]
+        z_BCT = model.trajectory(
+            sampling.kind,
+            torch.stack(noise).to(device),
             cond,
-            seeds,
-            mask_BT,
+            None if whole else mask_BT,
             steps=sampling.steps,
-            start=start,
-            known=known,
-            channels=model.config.latent_channels,
+            cfg=sampling.cfg,
+            negative=negative,
         )
+    else:
+        start, known = (None, None) if edit is None else edit.prepare(codec, mask_BT)
+        sample: Callable[..., Tensor] = sample_generator
+        if sampling.kind == "base":
+            sample = partial(sample_base, cfg=sampling.cfg, negative=negative)
+        # The fast forms are in bfloat16 already.
+        casts = sampling.precision == "bfloat16" and isinstance(model, DiT)
+        with torch.autocast(device.type, torch.bfloat16, enabled=casts):
+            z_BCT = sample(
+                _asked(model, device, masked=not whole, before_step=before_step),
+                cond,
+                seeds,
+                mask_BT,
+                steps=sampling.steps,
+                start=start,
+                known=known,
+                channels=model.config.latent_channels,
+            )
     silence_C = silence_latent(codec) if silence_C is None else silence_C
     heard = min(z_BCT.shape[2] + codec.reach, true_frames(clip_samples, codec, patch))
     whole_BCT = silence_C[None, :, None].repeat(len(prompts), 1, heard)
     whole_BCT[:, :, : z_BCT.shape[2]] = torch.where(mask_BT[:, None], z_BCT.float(), silence_C[None, :, None])
-    audio_BAS = codec.decode(whole_BCT).float().numpy()
+    audio_BAS = codec.decode(whole_BCT).float().cpu().numpy()
     return [_turned_down(audio_AS[:, :n]) for audio_AS, n in zip(audio_BAS, samples, strict=True)]
 
 
-def _interrupted(model: DiT | FastDiT, before_step: Callable[[], None]) -> Callable[..., Tensor]:
-    def velocity(*args: Any, **kwargs: Any) -> Tensor:
-        before_step()
-        out: Tensor = model(*args, **kwargs)
-        return out
+def _asked(
+    model: DiT | FastDiT | GraphedDiT,
+    device: torch.device,
+    *,
+    masked: bool,
+    before_step: Callable[[], None] | None,
+) -> Callable[..., Tensor]:
+    """The model, which is shown a mask only where it hides something, and whose steps can be waited for."""
+
+    def velocity(x_BCT: Tensor, t_B: Tensor, cond: Conditioning, *, mask_BT: Tensor | None = None) -> Tensor:
+        if before_step is not None:
+            wait(device)  # the step before, which otherwise may only be queued
+            before_step()
+        return model(x_BCT, t_B, cond, mask_BT=mask_BT if masked else None)
 
     return velocity
 

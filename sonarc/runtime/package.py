@@ -9,6 +9,7 @@ from typing import Literal
 
 import safetensors
 import safetensors.torch
+import torch
 from pydantic import ValidationError
 
 from sonarc.checkpoint import ModelSections, dit_of, load_dit
@@ -20,6 +21,7 @@ from sonarc.contracts.errors import CheckpointError
 from sonarc.contracts.hashing import sha256_path
 from sonarc.contracts.package import PackageManifest, read_package
 from sonarc.dit import DiT
+from sonarc.runtime.device import CPU
 from sonarc.text.encoder import TextEncoder
 from sonarc.text.load import load_text_encoder
 
@@ -48,12 +50,13 @@ class LoadedModel:
     encoder: TextEncoder
 
 
-def load_model(location: str, *, sha256: str | None = None) -> LoadedModel:
+def load_model(location: str, *, sha256: str | None = None, device: torch.device = CPU) -> LoadedModel:
     """Load a package, or a checkpoint with the codec it names, and verify every byte of it.
 
     Args:
         location: the folder of either.
         sha256: the hash it must have; None: any.
+        device: where its networks are to be.
 
     Raises:
         StoreError: there is neither. CheckpointError: it is damaged, tampered with, does not fit its
@@ -68,11 +71,11 @@ def load_model(location: str, *, sha256: str | None = None) -> LoadedModel:
             "Register it again.",
         )
     if isinstance(manifest, PackageManifest):
-        return _of_package(uri, manifest)
-    return _of_checkpoint(uri, manifest)
+        return _of_package(uri, manifest, device)
+    return _of_checkpoint(uri, manifest, device)
 
 
-def _of_package(uri: str, manifest: PackageManifest) -> LoadedModel:
+def _of_package(uri: str, manifest: PackageManifest, device: torch.device) -> LoadedModel:
     with TemporaryDirectory() as scratch:
         folder = store.fetch_folder(uri, Path(scratch))
         _verify(folder, manifest)
@@ -85,12 +88,12 @@ def _of_package(uri: str, manifest: PackageManifest) -> LoadedModel:
             ) from error
         model = dit_of(tensors, settings.dit, settings.text.width, what="generator")
         codec = load_codec((folder / "codec").as_uri())
-    encoder = load_text_encoder(settings.text, remembered=REMEMBERED)
+    encoder = load_text_encoder(settings.text, remembered=REMEMBERED, device=device)
     _check_fit(manifest, settings, codec, encoder)
-    return LoadedModel(manifest.kind, manifest.sha256(), settings, model, codec, encoder)
+    return LoadedModel(manifest.kind, manifest.sha256(), settings, model.to(device), codec.to(device), encoder)
 
 
-def _of_checkpoint(uri: str, manifest: CheckpointManifest) -> LoadedModel:
+def _of_checkpoint(uri: str, manifest: CheckpointManifest, device: torch.device) -> LoadedModel:
     model, settings = load_dit(uri)
     codec = load_codec(settings.codec.uri)
     trained_on = manifest.lineage.get("encoder_sha256")
@@ -99,8 +102,8 @@ def _of_checkpoint(uri: str, manifest: CheckpointManifest) -> LoadedModel:
             f"The checkpoint's latents are not those of the codec {settings.codec.uri}.",
             "Put back the codec it was trained on.",
         )
-    encoder = load_text_encoder(settings.text, remembered=REMEMBERED)
-    return LoadedModel(manifest.kind, manifest.sha256(), settings, model, codec, encoder)
+    encoder = load_text_encoder(settings.text, remembered=REMEMBERED, device=device)
+    return LoadedModel(manifest.kind, manifest.sha256(), settings, model.to(device), codec.to(device), encoder)
 
 
 def _verify(folder: Path, manifest: PackageManifest) -> None:

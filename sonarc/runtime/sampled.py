@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sonarc.checkpoint import load_dit
 from sonarc.checkpoint.folder import ModelSections
 from sonarc.codec.interface import Codec
+from sonarc.codec.oobleck import OobleckCodec
+from sonarc.codec.spectral import SpectralCodec
 from sonarc.contracts.config import TextConfig
 from sonarc.dit import DiT
+from sonarc.runtime.device import best_device, device_of
 from sonarc.runtime.generate import Sampling, generate_audio, silence_latent
 from sonarc.runtime.networks import Networks
 from sonarc.text import TextEncoder, load_text_encoder
@@ -29,16 +34,30 @@ class SampledCheckpoint:
         checkpoint_uri: location of the checkpoint.
         prompts: read by the text encoder at once, which remembers them, so that a row's clock sees only sampling and
             decoding.
+        device: where clips are made; None: on a GPU where there is one, else on the CPU.
+
+    Raises:
+        ConfigError: the device is not there.
     """
 
-    def __init__(self, checkpoint_uri: str, codec: Codec, prompts: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        checkpoint_uri: str,
+        codec: SpectralCodec | OobleckCodec,
+        prompts: Sequence[str] = (),
+        *,
+        device: torch.device | str | None = None,
+    ) -> None:
+        where = best_device(device)
         self.model: DiT
         self.bound: ModelSections
         self.model, self.bound = load_dit(checkpoint_uri)
-        self.codec = codec
-        self._exact = Networks(self.model, codec)
+        if where != device_of(codec):
+            codec = copy.deepcopy(codec).to(where)  # the caller's stays where it is
+        self.codec: Codec = codec
+        self._exact = Networks(self.model.to(where), codec)
         self._fast = self._exact.fast()
-        self._encoder = _encoder(self.bound.text)
+        self._encoder = _encoder(self.bound.text, where)
         if prompts:
             self._encoder(prompts)
         self._silence_C: Tensor = silence_latent(codec)
@@ -66,5 +85,5 @@ class SampledCheckpoint:
 
 
 @cache
-def _encoder(config: TextConfig) -> TextEncoder:
-    return load_text_encoder(config)
+def _encoder(config: TextConfig, device: torch.device) -> TextEncoder:
+    return load_text_encoder(config, device=device)

@@ -36,17 +36,19 @@ def _passes(x_SC: Tensor, rate_C: Tensor, weight_C: Tensor) -> Tensor:
     return torch.addcmul(x_SC, sine.mul_(sine), weight_C.to(x_SC.dtype))
 
 
-def snake_kernel() -> Kernel:
-    """The one-pass kernel, compiled at its first use on a machine; without a C++ compiler, one of four passes."""
+def snake_kernel(device: torch.device) -> Kernel:
+    """The one-pass kernel, compiled at its first use on a machine; without a compiler for it, one of four passes."""
     compiled: Kernel = torch.compile(_polynomial, dynamic=True)
     try:
         with torch.inference_mode():
             for samples in (512, 768):  # the second length makes the first's kernel one for any
-                compiled(torch.zeros(samples, 128, dtype=torch.bfloat16), torch.ones(128), torch.ones(128))
+                factors = torch.ones(2, 128, device=device)
+                compiled(torch.zeros(samples, 128, dtype=torch.bfloat16, device=device), *factors)
     except (RuntimeError, ImportError, OSError) as error:  # a compiler that is absent, or has nowhere to write
         log.warning(
-            "no kernel could be compiled, so decoding takes up to twice as long: %s. Install a C++ compiler (g++).",
+            "no kernel could be compiled, so decoding takes up to twice as long: %s. Install a C++ compiler (g++)%s.",
             str(error).splitlines()[0] if str(error) else type(error).__name__,
+            " and Triton" if device.type == "cuda" else "",
         )
         return _passes
     return compiled

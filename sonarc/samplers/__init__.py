@@ -8,17 +8,27 @@ from sonarc.samplers.guidance import with_cfg, without_cfg
 from sonarc.samplers.known import Known, Start
 from sonarc.samplers.noise import Noise, noise_from_seeds, seeded_noise
 from sonarc.samplers.pingpong import Velocity, pingpong
-from sonarc.samplers.sample import BASE_SAMPLER, GENERATOR_SAMPLER, sample_base, sample_generator
+from sonarc.samplers.sample import (
+    BASE_SAMPLER,
+    GENERATOR_SAMPLER,
+    Kind,
+    draws,
+    sample_base,
+    sample_generator,
+    trajectory,
+)
 from sonarc.samplers.schedule import logsnr_schedule, shift_schedule, uniform_schedule
 
 __all__ = [
     "BASE_SAMPLER",
     "GENERATOR_SAMPLER",
+    "Kind",
     "Known",
     "Noise",
     "Start",
     "Velocity",
     "dpmpp_2m",
+    "draws",
     "euler",
     "logsnr_schedule",
     "noise_from_seeds",
@@ -27,6 +37,7 @@ __all__ = [
     "sample_generator",
     "seeded_noise",
     "shift_schedule",
+    "trajectory",
     "uniform_schedule",
     "with_cfg",
     "without_cfg",

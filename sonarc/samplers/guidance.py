@@ -25,7 +25,7 @@ def without_cfg(model: Model, cond: Conditioning, mask_BT: Tensor | None = None)
 def with_cfg(
     model: Model,
     cond: Conditioning,
-    scale: float,
+    scale: float | Tensor,
     *,
     negative: Conditioning | None = None,
     mask_BT: Tensor | None = None,
@@ -35,11 +35,11 @@ def with_cfg(
     Args:
         model: the velocity model.
         cond: prompts and durations.
-        scale: 1 is none, and costs no second half of the batch.
+        scale: 1 is none, and costs no second half of the batch; in a tensor, which is not looked into, it does.
         negative: what to move away from; by default the null text with the same durations.
         mask_BT: True on true frames.
     """
-    if scale == 1:
+    if not isinstance(scale, Tensor) and scale == 1:
         return without_cfg(model, cond, mask_BT)
     both = concatenate_conditioning([cond, cond.null() if negative is None else negative])
     mask_both = None if mask_BT is None else mask_BT.repeat(2, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,10 +15,41 @@ from sonarc.samplers.guidance import Model, with_cfg, without_cfg
 from sonarc.samplers.known import Known, Start
 from sonarc.samplers.noise import Noise, seeded_noise
 from sonarc.samplers.pingpong import Velocity, pingpong
-from sonarc.samplers.schedule import logsnr_schedule, uniform_schedule
+from sonarc.samplers.schedule import check_steps, logsnr_schedule, uniform_schedule
 
 GENERATOR_SAMPLER = "pingpong"
 BASE_SAMPLER = "dpmpp_2m"
+
+Kind = Literal["generator", "base"]
+
+
+def draws(kind: Kind, steps: int) -> int:
+    """Draws of noise that `trajectory` asks for: 0, 1, … of a generator, 0 alone of a base.
+
+    Raises:
+        ModelInputError: no steps.
+    """
+    check_steps(steps)
+    return steps if kind == "generator" else 1
+
+
+def trajectory(kind: Kind, velocity: Velocity, noise: Noise, *, steps: int, start: Start | None = None) -> Tensor:
+    """Latents `(B, C, T)`: a generator's by ping-pong, a base's by DPM-Solver++(2M), each with its own schedule.
+
+    Args:
+        kind: whose velocity it is.
+        velocity: the model's, guided or edited where that is wanted.
+        noise: the items' draws.
+        steps: network evaluations.
+        start: latents to begin from instead of pure noise.
+
+    Raises:
+        ModelInputError: no steps, or given latents of another shape than the noise.
+    """
+    x_BCT, level = (noise(0), 1.0) if start is None else (start.at(noise(0)), start.noise)
+    if kind == "generator":
+        return pingpong(velocity, x_BCT, logsnr_schedule(steps, start=level), noise)
+    return dpmpp_2m(velocity, x_BCT, uniform_schedule(steps, start=level))
 
 
 @torch.no_grad()
@@ -49,8 +81,7 @@ def sample_generator(
     """
     noise = _noise(cond, seeds, mask_BT, channels)
     velocity = _edited(without_cfg(model, cond, mask_BT), known)
-    x_BCT, level = _begin(noise, start)
-    return pingpong(velocity, x_BCT, logsnr_schedule(steps, start=level), noise)
+    return trajectory("generator", velocity, noise, steps=steps, start=start)
 
 
 @torch.no_grad()
@@ -75,12 +106,7 @@ def sample_base(
     """
     noise = _noise(cond, seeds, mask_BT, channels)
     velocity = _edited(with_cfg(model, cond, cfg, negative=negative, mask_BT=mask_BT), known)
-    x_BCT, level = _begin(noise, start)
-    return dpmpp_2m(velocity, x_BCT, uniform_schedule(steps, start=level))
-
-
-def _begin(noise: Noise, start: Start | None) -> tuple[Tensor, float]:
-    return (noise(0), 1.0) if start is None else (start.at(noise(0)), start.noise)
+    return trajectory("base", velocity, noise, steps=steps, start=start)
 
 
 def _edited(velocity: Velocity, known: Known | None) -> Velocity:

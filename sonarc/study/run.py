@@ -9,8 +9,9 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 
-from sonarc.codec.interface import Codec
+from sonarc.codec.oobleck import OobleckCodec
 from sonarc.codec.package import load_codec
+from sonarc.codec.spectral import SpectralCodec
 from sonarc.contracts import store
 from sonarc.contracts.dataset import Split, read_dataset
 from sonarc.contracts.hashing import sha256_json
@@ -117,7 +118,7 @@ class Study:
         return Trainings(place, self.made.dataset_uri, self.made.latents_uri, self.made.latents_sha256, self.tell)
 
     @cached_property
-    def codec(self) -> Codec:
+    def codec(self) -> SpectralCodec | OobleckCodec:
         """The codec of the study."""
         return load_codec(self.design.config.codec.uri)
 

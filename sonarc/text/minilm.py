@@ -133,6 +133,7 @@ class MiniLM:
         max_tokens: length of every encoded prompt.
         bfloat16: whether matrix products are computed in bfloat16; else the states are transformers' within 1e-5.
         remembered: prompts whose states are kept.
+        device: where it computes.
 
     Attributes:
         model: the transformer.
@@ -152,6 +153,7 @@ class MiniLM:
         max_tokens: int = 32,
         bfloat16: bool = False,
         remembered: int = REMEMBERED,
+        device: torch.device | str = "cpu",
     ) -> None:
         place = folder or installed_folder()
         weights, vocabulary = place / "model.safetensors", place / "tokenizer.json"
@@ -160,7 +162,7 @@ class MiniLM:
                 raise ConfigError(f"The text encoder lacks {file}.", "Run `make install`, or check text.path.")
         self.max_tokens, self._bfloat16 = max_tokens, bfloat16
         self.sha256 = sha256_path(weights)
-        self.model = _load(weights)
+        self.model, self._device = _load(weights).to(device), torch.device(device)
         self.tokenizer_file = vocabulary
         self._tokenizer = Tokenizer.from_file(str(vocabulary))
         self._tokenizer.enable_truncation(max_tokens)
@@ -183,9 +185,9 @@ class MiniLM:
         encodings = self._tokenizer.encode_batch(list(prompts))
         ids_BL = torch.tensor([encoding.ids for encoding in encodings])
         mask_BL = torch.tensor([encoding.attention_mask for encoding in encodings], dtype=torch.bool)
-        with torch.autocast(ids_BL.device.type, torch.bfloat16, enabled=self._bfloat16):
-            states_BLE = self.model(ids_BL, mask_BL)
-        return TextStates(states_BLE.float(), mask_BL)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
+            states_BLE = self.model(ids_BL.to(self._device), mask_BL.to(self._device))
+        return TextStates(states_BLE.float().cpu(), mask_BL)
 
 
 def _load(weights: Path) -> MiniLMModel:

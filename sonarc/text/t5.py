@@ -18,6 +18,8 @@ class T5:
     Args:
         path: local folder or hub id with the encoder's safetensors weights and its tokenizer.
         max_tokens: length of every encoded prompt.
+        remembered: prompts whose states are kept.
+        device: where it computes.
 
     Raises:
         ConfigError: nothing loadable there.
@@ -25,7 +27,14 @@ class T5:
 
     name = "t5"
 
-    def __init__(self, path: str, *, max_tokens: int = 64, remembered: int = REMEMBERED) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        max_tokens: int = 64,
+        remembered: int = REMEMBERED,
+        device: torch.device | str = "cpu",
+    ) -> None:
         from transformers import AutoTokenizer, T5EncoderModel  # takes seconds, and only this encoder needs it
 
         try:
@@ -36,11 +45,11 @@ class T5:
                 f"No T5 encoder could be loaded from {path!r}: {error}",
                 "Set text.path to a folder or hub id with config.json, model.safetensors and a tokenizer.",
             ) from error
-        self._tokenizer = tokenizer
-        self._model = model.eval().requires_grad_(False)
+        self._tokenizer, self._device = tokenizer, torch.device(device)
         self.max_tokens = max_tokens
         self.width = int(model.config.d_model)
         self.sha256 = weights_sha256(model)
+        self._model = model.eval().requires_grad_(False).to(self._device)
         self._cache = StatesCache(max_tokens, self.width, limit=remembered)
 
     def __call__(self, prompts: Sequence[str]) -> TextStates:
@@ -56,9 +65,10 @@ class T5:
         encoded = self._tokenizer(
             list(prompts), truncation=True, max_length=self.max_tokens, padding="longest", return_tensors="pt"
         )
-        states = self._model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"])
+        inputs = {name: encoded[name].to(self._device) for name in ("input_ids", "attention_mask")}
+        states_BLE = self._model(**inputs).last_hidden_state.cpu()
         mask_BL = encoded["attention_mask"].bool()
-        return TextStates(states.last_hidden_state * mask_BL[..., None], mask_BL)
+        return TextStates(states_BLE * mask_BL[..., None], mask_BL)
 
 
 def weights_sha256(model: torch.nn.Module) -> str:

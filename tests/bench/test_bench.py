@@ -10,6 +10,7 @@ from tiny_package import SAMPLES, make_package
 from sonarc.bench import generation
 from sonarc.bench.__main__ import main
 from sonarc.bench.arithmetic import count_operations, matmul_rate
+from sonarc.bench.floor import Peak, Work, floor, work_of
 from sonarc.bench.inference import operations, realtime
 from sonarc.bench.pipeline import measure as measure_pipeline
 from sonarc.bench.regression import worse
@@ -20,6 +21,8 @@ from sonarc.codec.spectral import SpectralCodec
 from sonarc.contracts.config import ArcConfig, DiTConfig, SonarcConfig
 from sonarc.contracts.errors import DataError
 from sonarc.contracts.machine import Machine, this_machine
+from sonarc.contracts.presets import load
+from sonarc.dit import DiT
 from sonarc.report.summary import RunSummary, write_summary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,6 +123,25 @@ def test_a_clips_operations_are_those_of_its_layers() -> None:
     assert 2 < longer / step < 2.5 or longer / step == pytest.approx(2, rel=0.2)
 
 
+def test_a_gpus_floor_is_arithmetic_or_memory_whichever_is_slower() -> None:
+    peak = Peak(flops=1e12, bandwidth=1e9)
+    least = floor(Work(steps=4, step=3_000_000_000, decode=1_000_000_000, step_bytes=1, decode_bytes=5_000_000), peak)
+    assert (least.step, least.decode, least.clip) == pytest.approx((3.0, 5.0, 17.0))
+
+
+def test_weights_that_serve_a_whole_request_are_not_read_at_every_step() -> None:
+    config = load("ci")
+    codec = SpectralCodec(SpectralCodecConfig(dim=32, encoder_blocks=1, decoder_blocks=1, fine_blocks=1))
+    work = work_of(config, codec, 1.0, 4)
+    model = DiT(config.dit, config.text.width)
+    weights = sum(p.numel() for p in model.parameters())
+    once = model.to_cond_embed, model.to_global_embed, model.to_pooled_embed, model.conditioners
+    once_too = [block.cross_attn.to_kv for block in model.transformer.layers]  # type: ignore[union-attr]
+    served = sum(p.numel() for part in (*once, *once_too) if part is not None for p in part.parameters())
+    assert work.step_bytes == 2 * (weights - served)
+    assert work.decode_bytes == 2 * sum(p.numel() for p in codec.decoder.parameters())
+
+
 def test_each_way_has_its_name_and_whole_clips_their_floor() -> None:
     whole = 131_072 / 44_100
     times = {
@@ -174,7 +196,7 @@ def test_operations_are_counted_not_guessed() -> None:
 def test_the_machine_says_nothing_about_whose_it_is() -> None:
     machine = this_machine()
     assert machine.cores >= 1 and machine.memory_gb > 0.1
-    assert set(machine.model_dump()) == {"cpu", "cores", "memory_gb", "system"}
+    assert set(machine.model_dump()) == {"cpu", "cores", "memory_gb", "system", "gpu"}
 
 
 def test_committed_sheets_follow_the_schema() -> None:

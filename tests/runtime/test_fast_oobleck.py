@@ -34,7 +34,7 @@ def codec() -> OobleckCodec:
 @pytest.fixture(autouse=True)
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiler takes seconds, and has a test of its own."""
-    monkeypatch.setattr(fast_oobleck, "snake_kernel", lambda: snake._polynomial)
+    monkeypatch.setattr(fast_oobleck, "snake_kernel", lambda device: snake._polynomial)
 
 
 @pytest.mark.parametrize("portion", [40, 64, 8_192])
@@ -97,7 +97,7 @@ def test_snake_is_what_its_paper_says(kernel: snake.Kernel) -> None:
 @pytest.mark.slow
 def test_the_compiled_kernel_is_the_same() -> None:
     torch.manual_seed(0)
-    kernel, args = snake.snake_kernel(), (torch.randn(16), torch.randn(16))
+    kernel, args = snake.snake_kernel(torch.device("cpu")), (torch.randn(16), torch.randn(16))
     assert kernel is not snake._passes, "no C++ compiler"
     for samples in (1, 77, 4_096):
         x_SC = torch.randn(samples, 16).to(torch.bfloat16)
@@ -113,5 +113,5 @@ def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch, caplog: 
         return fails
 
     monkeypatch.setattr(torch, "compile", compiling)
-    assert snake.snake_kernel() is snake._passes
+    assert snake.snake_kernel(torch.device("cpu")) is snake._passes
     assert "no g++" in caplog.text and "Install a C++ compiler" in caplog.text

@@ -26,6 +26,8 @@ class ServeConfig(Section):
     """Deadline of one request, seconds."""
     threads: Positive = 2
     """CPU threads of each generator replica."""
+    gpus: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Part of a GPU that each generator replica reserves; 0: they run on the CPU; null: what there is, shared out."""
     replicas: Positive = 1
     """Generator replicas."""
     ingress_replicas: Positive = 1
