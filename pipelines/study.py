@@ -18,8 +18,9 @@ from sonarc.contracts.config import SonarcConfig
 from sonarc.contracts.hashing import sha256_json
 from sonarc.study.design import StudyDesign
 from sonarc.study.document import write_documents
+from sonarc.study.material import Made
 from sonarc.study.result import write_study
-from sonarc.study.run import Made, Study
+from sonarc.study.run import Study
 from sonarc.study.scores import StudyRow
 
 LINE_SECONDS = 20.0

@@ -9,46 +9,19 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 
-from sonarc.codec.oobleck import OobleckCodec
-from sonarc.codec.package import load_codec
-from sonarc.codec.spectral import SpectralCodec
 from sonarc.contracts import store
-from sonarc.contracts.dataset import Split, read_dataset
 from sonarc.contracts.hashing import sha256_json
-from sonarc.contracts.reference import MANIFEST, ReferenceManifest
-from sonarc.data.latents import load_latents
-from sonarc.data.reader import read_index
-from sonarc.metrics.embedders import load_audio_text, load_embedder
-from sonarc.metrics.embedders.interface import Audio
-from sonarc.metrics.listening import Ears
-from sonarc.metrics.probe import ClassProbe, class_of
-from sonarc.metrics.reference import Reference, load_reference, pin_reference
-from sonarc.metrics.scoring import STATED, Row, Scorer
-from sonarc.metrics.tasks import Tasks, held_out_tasks
+from sonarc.metrics.scoring import STATED, Row
 from sonarc.runtime.generate import Sampling
 from sonarc.runtime.sampled import SampledCheckpoint
 from sonarc.study.comparing import copies, differences
 from sonarc.study.design import ARC, StudyDesign
-from sonarc.study.heard import Heard, Listener
+from sonarc.study.heard import Heard
+from sonarc.study.material import Made, Material
 from sonarc.study.result import Choice, Copying, StudyResult, TrainingLine
 from sonarc.study.scores import Entry, Judge, StudyRow
 from sonarc.study.timing import Timing, Way, timings
 from sonarc.study.trainings import Tell, Trained, Trainings
-
-DECODED_TOGETHER = 64
-
-
-@dataclass(frozen=True)
-class Made:
-    """What the data stages left.
-
-    Attributes:
-        latents_sha256: hash of the latents' manifest.
-    """
-
-    dataset_uri: str
-    latents_uri: str
-    latents_sha256: str
 
 
 @dataclass
@@ -86,7 +59,7 @@ class Study:
         yield from self._arm_rows(base, arms[:1])
         yield from self._base_rows(base, [steps for steps in design.base_steps if steps not in main])
         yield from self._arm_rows(base, arms[1:])
-        self.copying = copies(self.rows, self.test, design.config.evaluate.spaces[0])
+        self.copying = copies(self.rows, self.material.test, design.config.evaluate.spaces[0])
         self._time(base, self.trainings.arm(ARC, configs[ARC], design.training_seeds[0], base))
         yield self.result(done=True)
 
@@ -106,104 +79,21 @@ class Study:
             trainings=tuple(self.lines),
             choices=tuple(self.choices),
             rows=tuple(self._timed(row) for row, _ in self.rows.values()),
-            differences=tuple(differences(self.rows, self.test, self.design.base_steps)),
+            differences=tuple(differences(self.rows, self.material.test, self.design.base_steps)),
             copying=tuple(self.copying),
             timings=self.timings,
         )
+
+    @cached_property
+    def material(self) -> Material:
+        """What its rows are made of and judged by."""
+        return Material(self.design, self.made, self.folder, self.tell, self.threads)
 
     @cached_property
     def trainings(self) -> Trainings:
         """Trains, or finds what is trained."""
         place = store.join(self.folder, "trainings")
         return Trainings(place, self.made.dataset_uri, self.made.latents_uri, self.made.latents_sha256, self.tell)
-
-    @cached_property
-    def codec(self) -> SpectralCodec | OobleckCodec:
-        """The codec of the study."""
-        return load_codec(self.design.config.codec.uri)
-
-    @cached_property
-    def ears(self) -> Ears:
-        """Everything that listens."""
-        evaluate, audio = self.design.config.evaluate, self.design.config.audio
-        embedders = [load_embedder(name, threads=self.threads) for name in evaluate.embedders]
-        return Ears(embedders, load_audio_text(evaluate.clap, threads=self.threads), audio.samples, audio.sample_rate)
-
-    def listener(self, what: str) -> Listener:
-        """Hears sets of clips under that title."""
-        return Listener(store.join(self.folder, "heard"), self.ears, lambda n, total: self.tell(what, n, total, ""))
-
-    @cached_property
-    def dataset_sha256(self) -> str:
-        """Hash of the dataset."""
-        return read_dataset(self.made.dataset_uri).sha256()
-
-    @cached_property
-    def train(self) -> tuple[list[str], list[str], Heard]:
-        """Keys, classes and vectors of train clips."""
-        return self._real("train", self.design.train_clips)
-
-    @cached_property
-    def probe(self) -> ClassProbe:
-        """Names the class of a clip."""
-        _, classes, heard = self.train
-        return ClassProbe.fit(heard.vectors, classes, self.design.config.evaluate.spaces)
-
-    @cached_property
-    def test(self) -> Judge:
-        """Scores on the test split."""
-        return self._judge("test", self.design.clips)
-
-    @cached_property
-    def valid(self) -> Judge:
-        """Scores on the validation split."""
-        return self._judge("valid", self.design.valid_clips)
-
-    def _real(self, split: Split, most: int | None = None) -> tuple[list[str], list[str], Heard]:
-        table = read_index(self.made.dataset_uri, split).select(["key", "concept"]).to_pylist()
-        if most is not None and len(table) > most:
-            chosen = np.random.default_rng(self.design.sampling_seed).choice(len(table), most, replace=False)
-            table = [table[n] for n in sorted(chosen)]
-        keys = [row["key"] for row in table]
-        heard = self.listener(f"real {split} clips").real(self.made.dataset_uri, self.dataset_sha256, keys)
-        return keys, [class_of(row["concept"]) for row in table], heard
-
-    def _judge(self, split: Split, clips: int) -> Judge:
-        keys, _, heard = self._real(split)
-        tasks = held_out_tasks(self.made.dataset_uri, split, clips, self.design.sampling_seed)
-        at = {key: n for n, key in enumerate(keys)}
-        behind = [at[key] for key in tasks.keys]
-        evaluate = self.design.config.evaluate
-        scorer = Scorer(
-            self._reference(split, keys, heard),
-            evaluate.spaces,
-            self.ears.clap.sha256,
-            self.design.bootstrap,
-            self.design.sampling_seed,
-        )
-        real = Heard({name: vectors[behind] for name, vectors in heard.vectors.items()})
-        return Judge(scorer, self.ears.clap, self.probe, tasks, real, self.design.config.data.loudness_lufs)
-
-    def _reference(self, split: Split, keys: Sequence[str], heard: Heard) -> Reference:
-        train_keys, _, train = self.train
-        dataset = read_dataset(self.made.dataset_uri)
-        manifest = ReferenceManifest(
-            name=f"study-{split}",
-            dataset_sha256=dataset.sha256(),
-            split=split,
-            sample_rate=dataset.sample_rate,
-            samples=dataset.samples,
-            keys=tuple(keys),
-            train_keys=tuple(train_keys),
-            spaces=(),
-            embeddings_sha256="",
-        )
-        named = {"set": manifest.sha256(), **{e.name: e.sha256 for e in self.ears.embedders}}
-        uri = store.join(self.folder, "references", f"{split}-{sha256_json(named)[:12]}")
-        if store.exists(store.join(uri, MANIFEST)):
-            return load_reference(uri)
-        vectors = {e.name: (e, heard.vectors[e.name], train.vectors[e.name]) for e in self.ears.embedders}
-        return pin_reference(uri, manifest, vectors)
 
     def _trained(self, trained: Trained) -> Trained:
         self.lines.append(
@@ -215,8 +105,8 @@ class Study:
 
     def _real_rows(self) -> Iterator[StudyResult]:
         """Train clips against held-out ones as the floor of distances, held-out ones' agreement, and the codec."""
-        judge, n = self.test, self.design.clips
-        keys, _, heard = self.train
+        judge, n = self.material.test, self.design.clips
+        keys, _, heard = self.material.train
         some = np.sort(np.random.default_rng(self.design.sampling_seed).permutation(len(keys))[:n])
         floor = Entry("real", 0, 1.0, Heard({name: vectors[some] for name, vectors in heard.vectors.items()}))
         row = judge.row(floor, keys=[keys[i] for i in some])
@@ -228,23 +118,19 @@ class Study:
         update = {name: getattr(agreement, name) for name in own} | {"intervals": {**scored.intervals, **spans}}
         scored = scored.model_copy(update=update)
         self.rows[scored.name] = (scored, row)
-        identity = {"codec": self.codec.sha256, "rebuilt": judge.tasks.keys, "dataset": self.dataset_sha256}
-        rebuilt = Entry("codec", 0, 1.0, self.listener("codec").clips(identity, partial(self._rebuilt, judge.tasks)))
+        identity = {
+            "codec": self.material.codec.sha256,
+            "rebuilt": judge.tasks.keys,
+            "dataset": self.material.dataset_sha256,
+        }
+        rebuilt = Entry(
+            "codec",
+            0,
+            1.0,
+            self.material.listener("codec").clips(identity, partial(self.material.rebuilt, judge.tasks)),
+        )
         self._keep(rebuilt, judge)
         yield self.result()
-
-    def _rebuilt(self, tasks: Tasks) -> list[Audio]:
-        latents = load_latents(
-            self.made.latents_uri, self.made.dataset_uri, "test", encoder_sha256=self.codec.encoder_sha256
-        )
-        at = {key: n for n, key in enumerate(latents.keys)}
-        rows = [at[key] for key in tasks.keys]
-        z_NCT = torch.from_numpy(latents.latents_NCT[rows])
-        with torch.inference_mode():
-            parts = [self.codec.decode(z_BCT.float()).numpy() for z_BCT in torch.split(z_NCT, DECODED_TOGETHER)]
-        rate = self.codec.sample_rate
-        lengths = [round(seconds * rate) for seconds in tasks.seconds]
-        return [np.ascontiguousarray(a[:, :n]) for a, n in zip((a for p in parts for a in p), lengths, strict=True)]
 
     def _arm_rows(self, base: Trained, arms: Sequence[tuple[str, int]]) -> Iterator[StudyResult]:
         configs = self.design.arms()
@@ -273,11 +159,11 @@ class Study:
                 yield self.result()
 
     def _validated(self, model: str, trained: Trained, sampling: Sampling) -> StudyRow:
-        entry = self._sampled(model, trained, sampling, self.valid, 0)
-        return self.valid.scored(entry, self.valid.row(entry))
+        entry = self._sampled(model, trained, sampling, self.material.valid, 0)
+        return self.material.valid.scored(entry, self.material.valid.row(entry))
 
     def _test_row(self, model: str, trained: Trained, sampling: Sampling, seed: int) -> None:
-        self._keep(self._sampled(model, trained, sampling, self.test, seed), self.test)
+        self._keep(self._sampled(model, trained, sampling, self.material.test, seed), self.material.test)
 
     def _keep(self, entry: Entry, judge: Judge) -> None:
         row = judge.row(entry)
@@ -288,12 +174,12 @@ class Study:
         tasks = judge.tasks
         identity = {
             "checkpoint": trained.sha256,
-            "codec": self.codec.sha256,
+            "codec": self.material.codec.sha256,
             "sampling": [sampling.kind, sampling.steps, sampling.cfg],
         }
 
         guidance = f" cfg {sampling.cfg:g}" if sampling.cfg != 1 else ""
-        heard = self.listener(f"{model}@{sampling.steps}{guidance}").made(
+        heard = self.material.listener(f"{model}@{sampling.steps}{guidance}").made(
             identity,
             lambda: self._model(trained.uri).under(sampling),
             tasks,
@@ -306,7 +192,7 @@ class Study:
         if uri not in self._loaded:
             self._loaded.clear()  # one at a time
             self._loaded[uri] = SampledCheckpoint(
-                uri, self.codec, [*self.test.tasks.prompts, *self.valid.tasks.prompts]
+                uri, self.material.codec, [*self.material.test.tasks.prompts, *self.material.valid.tasks.prompts]
             )
         return self._loaded[uri]
 
@@ -322,7 +208,7 @@ class Study:
         ]
         models = {"base": base, "generator": arc}
         named = {
-            "codec": self.codec.sha256,
+            "codec": self.material.codec.sha256,
             "base": base.sha256,
             "arc": arc.sha256,
             "samplings": [astuple(s) for s in samplings],
@@ -330,11 +216,11 @@ class Study:
         place = store.join(self.folder, "timings", f"{sha256_json(named)[:16]}.json")
         if not store.exists(place):
             loaded = {
-                kind: SampledCheckpoint(trained.uri, self.codec, self.test.tasks.prompts)
+                kind: SampledCheckpoint(trained.uri, self.material.codec, self.material.test.tasks.prompts)
                 for kind, trained in models.items()
             }
             ways = {_way(s): partial(loaded[s.kind].under, s) for s in samplings}
-            found = timings(ways, self.test.tasks, lambda n, total: self.tell("timing", n, total, ""))
+            found = timings(ways, self.material.test.tasks, lambda n, total: self.tell("timing", n, total, ""))
             store.write_json(place, [timing.model_dump(mode="json") for timing in found])
         self.timings = tuple(Timing.model_validate(line) for line in store.read_json(place))
 

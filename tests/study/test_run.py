@@ -14,11 +14,12 @@ from sonarc.contracts.dataset import read_latents
 from sonarc.contracts.errors import ConfigError, DataError
 from sonarc.contracts.presets import load
 from sonarc.data.reader import read_index
-from sonarc.study import run, trainings
+from sonarc.study import material, run, trainings
 from sonarc.study.design import ARC, StudyDesign
 from sonarc.study.document import page, picture, write_documents
+from sonarc.study.material import Made
 from sonarc.study.result import StudyResult, read_study, write_study
-from sonarc.study.run import Made, Study
+from sonarc.study.run import Study
 from sonarc.study.sizes import design_of
 
 
@@ -97,8 +98,8 @@ def test_guidance_is_chosen_on_clips_that_no_row_is_scored_on(
     result: StudyResult, place: tuple[StudyDesign, Made, str]
 ) -> None:
     study = Study(*place, _tell, threads=1)
-    assert not set(study.valid.tasks.keys) & set(study.test.tasks.keys)
-    assert not set(study.train[0]) & {*study.valid.tasks.keys, *study.test.tasks.keys}
+    assert not set(study.material.valid.tasks.keys) & set(study.material.test.tasks.keys)
+    assert not set(study.material.train[0]) & {*study.material.valid.tasks.keys, *study.material.test.tasks.keys}
     groups = {split: set(read_index(place[1].dataset_uri, split)["group"].to_pylist()) for split in ("valid", "test")}
     assert not groups["valid"] & groups["test"]
     assert {choice.what for choice in result.choices} == {
@@ -133,7 +134,7 @@ def test_a_second_run_trains_and_hears_nothing_again(
 
     monkeypatch.setattr(trainings, "pretrain", refuse)
     monkeypatch.setattr(trainings, "posttrain", refuse)
-    monkeypatch.setattr(run.Ears, "vectors", refuse)
+    monkeypatch.setattr(material.Ears, "vectors", refuse)
     monkeypatch.setattr(run.SampledCheckpoint, "under", refuse)
     again = list(Study(*place, _tell, threads=1).run())[-1]
     assert again == result
