@@ -69,7 +69,7 @@ def generate_audio(
     sampling: Sampling,
     *,
     clip_samples: int,
-    silence_C: Tensor | None = None,
+    silence: Callable[[], Tensor] | None = None,
     edit: Edit | None = None,
     negative_prompts: Sequence[str] | None = None,
     before_step: Callable[[], None] | None = None,
@@ -91,7 +91,7 @@ def generate_audio(
         seeds: B non-negative integers.
         sampling: steps, sampler, guidance.
         clip_samples: samples of a whole training clip.
-        silence_C: `silence_latent(codec)`, where the caller keeps it.
+        silence: gives `silence_latent(codec)`, where the caller keeps it; whole clips do not need it.
         edit: a sound that all clips begin from.
         negative_prompts: B texts that a guided base moves away from, in place of the null text.
         before_step: called before every evaluation of the network; what it raises ends the work.
@@ -146,10 +146,12 @@ def generate_audio(
                 known=known,
                 channels=model.config.latent_channels,
             )
-    silence_C = silence_latent(codec) if silence_C is None else silence_C
     heard = min(z_BCT.shape[2] + codec.reach, true_frames(clip_samples, codec, patch))
-    whole_BCT = silence_C[None, :, None].repeat(len(prompts), 1, heard)
-    whole_BCT[:, :, : z_BCT.shape[2]] = torch.where(mask_BT[:, None], z_BCT.float(), silence_C[None, :, None])
+    whole_BCT = z_BCT.float()
+    if not whole or heard > z_BCT.shape[2]:
+        silence_C = silence_latent(codec) if silence is None else silence()
+        whole_BCT = silence_C[None, :, None].repeat(len(prompts), 1, heard)
+        whole_BCT[:, :, : z_BCT.shape[2]] = torch.where(mask_BT[:, None], z_BCT.float(), silence_C[None, :, None])
     audio_BAS = codec.decode(whole_BCT).float().cpu().numpy()
     return [_turned_down(audio_AS[:, :n]) for audio_AS, n in zip(audio_BAS, samples, strict=True)]
 

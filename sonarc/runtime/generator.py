@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
@@ -52,7 +53,7 @@ class Generator:
         self._clip_samples = settings.audio.samples
         self._exact, self._fast, self.encoder = networks, networks.fast(), encoder
         self.device = device_of(networks.model)
-        self._silence_C = silence_latent(networks.codec)
+        self._silence = cache(partial(silence_latent, networks.codec))
 
     @classmethod
     def load(cls, location: str, *, sha256: str | None = None, device: torch.device | str | None = None) -> Generator:
@@ -85,6 +86,7 @@ class Generator:
         ways: tuple[Callable[[], None] | None, ...] = (None,)
         if self.device.type == "cuda":
             ways = (None, None, _go_on, _go_on)
+        self._silence()
         for before_step in ways:
             self.generate([WARM_UP_PROMPT], [self.max_seconds], [0], steps=steps, before_step=before_step)
         log.info("package %s warm on %s in %.1f s", self.package_sha256[:16], self.device, time.monotonic() - begun)
@@ -138,7 +140,7 @@ class Generator:
             seeds,
             Sampling(self.kind, steps, guidance, precision),
             clip_samples=self._clip_samples,
-            silence_C=self._silence_C,
+            silence=self._silence,
             edit=edit,
             negative_prompts=negative_prompts,
             before_step=before_step,

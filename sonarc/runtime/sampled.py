@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sonarc.checkpoint import load_dit
 from sonarc.checkpoint.folder import ModelSections
@@ -60,7 +59,7 @@ class SampledCheckpoint:
         self._encoder = _encoder(self.bound.text, where)
         if prompts:
             self._encoder(prompts)
-        self._silence_C: Tensor = silence_latent(codec)
+        self._silence = cache(partial(silence_latent, codec))
 
     def under(self, sampling: Sampling) -> Make:
         """What makes clips under a sampling."""
@@ -78,7 +77,7 @@ class SampledCheckpoint:
                 seeds,
                 sampling,
                 clip_samples=self.bound.audio.samples,
-                silence_C=self._silence_C,
+                silence=self._silence,
             )
 
         return make

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import islice
 
 import numpy as np
@@ -139,7 +140,7 @@ class Validation:
         self, model: DiT, encoder: TextEncoder, rows: Sequence[int], steps: int, seed: int | None = None
     ) -> NDArray[np.float32]:
         """A zero-padded clip for each of some prompts `(N, A, S)`, from seeds that count on from `seed`."""
-        silence_C, start = silence_latent(self.codec), self.seed if seed is None else seed
+        silence, start = cache(partial(silence_latent, self.codec)), self.seed if seed is None else seed
         audio_NAS = np.zeros((len(rows), self.channels, self.samples), np.float32)
         for begin in range(0, len(rows), BATCH):
             part = rows[begin : begin + BATCH]
@@ -152,7 +153,7 @@ class Validation:
                 range(start + begin, start + begin + len(part)),
                 Sampling("generator", steps),
                 clip_samples=self.samples,
-                silence_C=silence_C,
+                silence=silence,
             )
             for row_AS, clip_AS in zip(audio_NAS[begin:], clips, strict=False):
                 row_AS[:, : clip_AS.shape[1]] = clip_AS

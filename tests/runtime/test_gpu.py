@@ -66,7 +66,7 @@ def ask(networks: Networks, silence_C: Tensor, sampling: Sampling, lengths: Sequ
     seconds = [length * samples / codec.sample_rate for length in lengths]
     clips = generate_audio(
         networks.model, codec, Reader(), ["a bell"] * batch, seconds, range(batch), sampling,
-        clip_samples=samples, silence_C=silence_C, **more,  # type: ignore[arg-type]
+        clip_samples=samples, silence=lambda: silence_C, **more,  # type: ignore[arg-type]
     )  # fmt: skip
     assert [clip.shape for clip in clips] == [(2, round(length * samples)) for length in lengths]
 
