@@ -102,7 +102,7 @@ def head_command(
 ) -> list[str]:
     """What starts a head on loopback in the foreground; `port`, where other nodes join it, is any free one if 0."""
     return [
-        *_node(python, logical_cpus, temporary, object_store_bytes),
+        *_node(python, "ray.scripts.scripts", logical_cpus, temporary, object_store_bytes),
         "--head",
         "--port", str(port or free_port()),
         "--include-dashboard", "true",
@@ -118,12 +118,13 @@ def node_command(
 
     A node's folder tells a driver which node it is on: each has its own, as on machines of their own.
     """
-    return [*_node(python, logical_cpus, temporary, object_store_bytes), "--address", head]
+    command = _node(python, "pipelines.loopback_node", logical_cpus, temporary, object_store_bytes)
+    return [*command, "--address", head]
 
 
-def _node(python: str, logical_cpus: int, temporary: Path, object_store_bytes: int) -> list[str]:
+def _node(python: str, module: str, logical_cpus: int, temporary: Path, object_store_bytes: int) -> list[str]:
     return [
-        python, "-m", "ray.scripts.scripts", "start", "--block",
+        python, "-m", module, "start", "--block",
         "--node-ip-address", "127.0.0.1",
         "--dashboard-agent-listen-port", str(free_port()),
         "--num-cpus", str(logical_cpus),

@@ -42,10 +42,12 @@ from serving.state import (
 )
 from sonarc.contracts.config import ServeConfig
 from sonarc.contracts.errors import ServingError
+from sonarc.contracts.processes import PATIENT
 
 log = logging.getLogger(__name__)
 
-READY_SECONDS = 300.0
+READY_SECONDS = 900.0
+"""Many, for a busy machine; a server that ends, or refuses the package, is noticed at once."""
 END_SECONDS = 30.0
 """Beyond the deadline of what is under way: what a server may take to end."""
 POLL_SECONDS = 0.2
@@ -149,7 +151,7 @@ def start(state_dir: Path, desired: Desired) -> ServeState:
     # The server's Ray is its own: another cluster's address or token must not reach it.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment[MARKER] = server_id
-    environment |= {
+    environment |= PATIENT | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: bind to loopback, not to the host's address

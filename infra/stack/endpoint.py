@@ -38,19 +38,19 @@ def make_key(layout: Layout) -> None:
 
 
 def _serve_again(layout: Layout) -> None:
-    """What was served last."""
+    """What was served last; ports may have changed since."""
     last = read_desired(layout.runs)
     if last is not None:
-        served = last.served
+        served, source = last.served, last.source
         control.deploy(
             served.package_uri,
             served.package_sha256,
-            last.config,
+            last.config.model_copy(update={"port": layout.ports["endpoint"]}),
             layout.runs,
             model=served.model,
             version=served.version,
             candidate=last.candidate,
-            source=last.source,
+            source=source and source.model_copy(update={"tracking": layout.address("mlflow")}),
         )
 
 

@@ -41,7 +41,7 @@ def mlflow(layout: Layout) -> Service:
         }
     )
     command = (
-        # One worker: of several, uvicorn ends any that is slow to start, on a busy machine again and again.
+        # One worker: of several, uvicorn ends any that is slow to answer it, on a busy machine again and again.
         executable, "server", f"--host={HOST}", f"--port={port}", "--workers=1", "--app-name=basic-auth",
         f"--backend-store-uri={RUNS_TABLES}", "--allowed-hosts=localhost:*,127.0.0.1:*", "--x-frame-options=DENY",
     )  # fmt: skip

@@ -23,6 +23,8 @@ USUAL = {
     "endpoint": 8420,
 }
 FILE = "ports.json"
+RAYS = range(10_001, 20_000)
+"""Ray gives these to its workers and to clients of its own protocol, whoever else may want them."""
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -34,11 +36,16 @@ def ports_of(folder: Path, given: Mapping[str, int] | None = None, *, running: b
         running: whether services run, so that their ports cannot change.
 
     Raises:
-        ConfigError: no such name; or services run on other ports than the given ones.
+        ConfigError: no such name; a port that Ray gives to others; or services run on other ports than the given ones.
     """
     given = dict(given or {})
     if unknown := set(given) - set(USUAL):
         raise ConfigError(f"There is no port {sorted(unknown)[0]!r}.", f"There are {', '.join(USUAL)}.")
+    if rays := [name for name, port in given.items() if port in RAYS]:
+        raise ConfigError(
+            f"The port {given[rays[0]]} of {rays[0]} may be one of Ray's workers'.",
+            f"Choose one below {RAYS.start} or above {RAYS[-1]}.",
+        )
     path = folder / FILE
     chosen: dict[str, int] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     if running and (moved := [name for name, port in given.items() if chosen.get(name) != port]):

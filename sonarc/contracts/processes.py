@@ -11,16 +11,21 @@ import socket
 import psutil
 
 STOP_SECONDS = 10.0
+PATIENT = {
+    # Ray's parts wait 30 and 60 s for each other to come up, which on a busy machine can be too little.
+    "RAY_agent_register_timeout_ms": "120000",
+    "RAY_raylet_start_wait_time_s": "150",
+    "RAY_worker_register_timeout_seconds": "180",
+}
+"""Settings of a Ray on a machine that may have much else to do."""
 QUIET = {
+    **PATIENT,
     # Workers do the work here; at Ray's niceness of 15 everything else on the machine comes first.
     "RAY_worker_niceness": "0",
     # Ray watches itself every few seconds. On two cores that takes a seventh of one from the training.
     "RAY_enable_metrics_collection": "0",
     "REPORTER_UPDATE_INTERVAL_MS": "30000",
     "LOG_NAME_UPDATE_INTERVAL_S": "5",
-    # Its parts wait 30 and 60 s for each other to come up, which on a busy machine can be too little.
-    "RAY_agent_register_timeout_ms": "120000",
-    "RAY_raylet_start_wait_time_s": "150",
 }
 """Settings of a head that shares a small machine with its work."""
 

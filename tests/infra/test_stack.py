@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -26,7 +27,7 @@ from infra.stack.nodes import NODES, alive_nodes
 from infra.stack.ports import ports_of
 from infra.stack.secret_files import SecretFiles
 from pipelines.server import read_server_profile
-from sonarc.contracts.processes import free_port
+from sonarc.contracts.processes import free_port, tree
 from sonarc.contracts.stages import STAGES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(5_400)]
@@ -119,6 +120,7 @@ def test_the_pipeline_by_one_flag_a_request_a_query_and_a_rollback(stack: Stack)
     assert "a test of going back" in stack.sonarc("models", "log", "--model", MODEL)
 
     _nothing_secret(stack)
+    _nothing_is_heard_elsewhere(stack)
 
 
 def test_a_part_that_dies_is_told_and_started_again_and_the_endpoint_comes_back_with_the_rest(stack: Stack) -> None:
@@ -132,6 +134,12 @@ def test_a_part_that_dies_is_told_and_started_again_and_the_endpoint_comes_back_
     assert told.returncode == 1 and "prometheus  died" in told.stdout
     assert "1 started, 6 ran already" in stack.does("up")
     assert "died" not in stack.does("status")
+
+    stack.does("down")
+    assert not _of(stack.folder)
+    stack.does("up", "--cpus", str(NODE_CPUS), "--object-store-mb", "256", "--port", f"endpoint={free_port()}")
+    answer = stack.ask(stack.secrets.value("endpoint-key"))
+    assert answer.status_code == 200 and answer.headers["x-sonarc-model"] == f"{MODEL}/1"
 
 
 def _where_things_are(stack: Stack) -> None:
@@ -172,6 +180,18 @@ def _nothing_secret(stack: Stack) -> None:
         told[f"arguments of {process.pid}"] = " ".join(process.cmdline()).encode()
     leaks = [where for where, content in told.items() for secret in secrets if secret.encode() in content]
     assert not leaks
+
+
+def _nothing_is_heard_elsewhere(stack: Stack) -> None:
+    """Every socket that takes connections is on loopback."""
+    records = [json.loads(record.read_text()) for record in (stack.folder / "run").glob("*.json")]
+    heard = []
+    for process in (found for record in records for found in tree(record["pid"])):
+        with contextlib.suppress(psutil.Error):
+            heard += [found.laddr for found in process.net_connections() if found.status == psutil.CONN_LISTEN]
+    ports = ports_of(stack.folder)
+    assert set(ports.values()) <= {address.port for address in heard}
+    assert {address.ip.removeprefix("::ffff:") for address in heard} == {"127.0.0.1"}
 
 
 def _of(folder: Path) -> list[psutil.Process]:

@@ -171,6 +171,8 @@ def test_ports_stay_and_move_only_while_nothing_runs(tmp_path: Path) -> None:
         ports_of(tmp_path, {"mlflow": 5_998}, running=True)
     with pytest.raises(ConfigError, match=r"no port 'mlfow'"):
         ports_of(tmp_path, {"mlfow": 5_998})
+    with pytest.raises(ConfigError, match=r"port 18420 of endpoint may be one of Ray's workers'"):
+        ports_of(tmp_path, {"endpoint": 18_420})
     with pytest.raises(ConfigError, match=r"one port"):
         ports_of(tmp_path, {"ray": 5_999})
 
