@@ -99,6 +99,14 @@ def test_nothing_is_fetched_while_building_and_no_address_is_written() -> None:
             assert not re.search(r"https?://|:latest\b", file.read_text(encoding="utf-8")), file
 
 
+def test_a_stage_that_is_mounted_does_not_end_with_a_run() -> None:
+    """Of a last RUN that is taken from its cache, buildah 1.28 mounts what was before it."""
+    mounted = set(re.findall(r"--mount=\S*from=([a-z]+)", DOCKERFILE))
+    assert mounted
+    for name in mounted:
+        assert not stages()[name][-1].startswith("RUN")
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_every_package_of_an_image_has_one_version(role: str) -> None:
     lock = locked(role)
