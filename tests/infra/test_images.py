@@ -60,27 +60,28 @@ def test_an_image_ends_as_a_user_without_rights(role: str) -> None:
     assert any("-perm /6000 -exec chmod a-s" in line for line in stages()[role])
 
 
-def test_a_new_pip_takes_the_place_of_the_old_one_among_the_wheels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The Dockerfile names it by a pattern that must stand for one file."""
+def test_old_wheels_make_way_for_new_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Dockerfile names pip's by a pattern that must stand for one file, and what is mounted decides the layers."""
     wheels, requirements = tmp_path / "wheels", tmp_path / "requirements"
     for folder in (wheels, requirements):
         folder.mkdir()
     for name in ("tools.txt", *(f"requirements/{role}.txt" for role in ROLES), "requirements/worker-nodeps.txt"):
         (tmp_path / name).write_text("pip==2\n" if name == "tools.txt" else "", encoding="utf-8")
-    (wheels / "pip-1-py3-none-any.whl").touch()
+    for name in ("pip-1", "dropped-1"):
+        (wheels / f"{name}-py3-none-any.whl").touch()
 
     def answer(words: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
         if "pip==2" in words:
-            (wheels / "pip-2-py3-none-any.whl").touch()
+            folder = Path(words[words.index("--wheel-dir") + 1])
+            folder.mkdir()
+            (folder / "pip-2-py3-none-any.whl").touch()
         tree = io.BytesIO()
         tarfile.open(fileobj=tree, mode="w").close()
         return subprocess.CompletedProcess(words, 0, tree.getvalue())
 
     monkeypatch.setattr("infra.images.context.subprocess.run", answer)
     _gather_wheels(tmp_path, "HEAD", 0)
-    assert [wheel.name for wheel in wheels.glob("pip-*.whl")] == ["pip-2-py3-none-any.whl"]
+    assert [wheel.name for wheel in wheels.glob("*.whl")] == ["pip-2-py3-none-any.whl"]
 
 
 @pytest.mark.parametrize("role", ROLES)
