@@ -56,7 +56,7 @@ def local_ray(logical_cpus: int, log: Path) -> Iterator[LocalRay]:
 def brought_up(start: Callable[[], contextlib.AbstractContextManager[str]]) -> Iterator[str]:
     """A head by the first of ATTEMPTS tries that brings one up; gives what the try gives.
 
-    Ray gives its own parts 30 s to come up; on a busy machine that can be too little.
+    Ray gives its own parts so many seconds to come up; on a busy machine that can be too little.
 
     Raises:
         StageError: the last try's.

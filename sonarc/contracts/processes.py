@@ -18,9 +18,10 @@ QUIET = {
     "RAY_enable_metrics_collection": "0",
     "REPORTER_UPDATE_INTERVAL_MS": "30000",
     "LOG_NAME_UPDATE_INTERVAL_S": "5",
-    # Its parts wait 30 and 60 s for each other to come up, which on a busy machine can be too little.
+    # Its parts wait 30 to 60 s for each other to come up, which on a busy machine can be too little.
     "RAY_agent_register_timeout_ms": "120000",
     "RAY_raylet_start_wait_time_s": "150",
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "150",
 }
 """Settings of a head that shares a small machine with its work."""
 
