@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from components.image import VARIABLE, image
+from components.launch import StageRecord
 from infra.images.__main__ import DIGEST
 from infra.images.closure import closure, read_pins, read_requirements
 from infra.images.context import _gather_wheels
@@ -22,6 +23,8 @@ from infra.images.engine import confined
 from pipelines.local import silent_stages
 from serving.state import read_standing, standing, stands
 from sonarc.contracts.errors import ConfigError, ServingError
+from sonarc.contracts.result import StageResult
+from sonarc.contracts.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "infra" / "images"
@@ -195,6 +198,17 @@ def test_a_stage_that_left_no_record_is_missed(tmp_path: Path) -> None:
     assert silent_stages(tmp_path, "sources") == ["sources"]
     assert silent_stages(tmp_path, "encode") == ["sources", "ingest", "encode"]
     assert silent_stages(tmp_path, "smoke")[-1] == "gate"
+
+
+@pytest.mark.parametrize(("passed", "missed"), [(1.0, ["promote", "deploy", "smoke"]), (0.0, [])])
+def test_what_follows_the_gate_is_missed_where_it_was_passed(tmp_path: Path, passed: float, missed: list[str]) -> None:
+    (tmp_path / "stages").mkdir()
+    for stage in list(STAGES)[: list(STAGES).index("gate") + 1]:
+        metrics = {"passed": passed} if stage == "gate" else {}
+        result = StageResult(stage=stage, key="k", status="succeeded", metrics=metrics)
+        record = StageRecord(stage=stage, folder="f", cached=False, seconds=1.0, result=result)
+        (tmp_path / "stages" / f"{stage}.json").write_text(record.model_dump_json(by_alias=True), encoding="utf-8")
+    assert silent_stages(tmp_path, "smoke") == missed
 
 
 def test_who_stands_by_is_known_by_a_lock(tmp_path: Path) -> None:
