@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.image import ROLES, VARIABLE, image
-from pipelines.local_ray import LocalRay, head_command, wait_until_up
+from pipelines.local_ray import LocalRay, brought_up, head_command, wait_until_up
 from sonarc.contracts import store
 from sonarc.contracts.config import SonarcConfig
 from sonarc.contracts.errors import ConfigError, StageError
@@ -151,7 +151,15 @@ def ray_in_container(logical_cpus: int, log: Path, containers: Containers) -> It
     Raises:
         StageError: it did not come up; the message names the log.
     """
-    env, dashboard = private_env(), free_port()
+    env = private_env()
+    with brought_up(lambda: _head(env, logical_cpus, log, containers)) as address:
+        yield LocalRay(address, env)
+
+
+@contextlib.contextmanager
+def _head(env: dict[str, str], logical_cpus: int, log: Path, containers: Containers) -> Iterator[str]:
+    """One try at a head; gives the address of its jobs API."""
+    dashboard = free_port()
     address = f"http://127.0.0.1:{dashboard}"
     command = head_command("python", dashboard, logical_cpus, Path("/tmp"))
     with started("worker", command, containers, env) as head:
@@ -163,9 +171,10 @@ def ray_in_container(logical_cpus: int, log: Path, containers: Containers) -> It
 
         try:
             wait_until_up(address, env["RAY_AUTH_TOKEN"], check, log)
-            yield LocalRay(address, env)
+            yield address
         finally:
-            log.write_bytes(head.logs())
+            with log.open("ab") as output:
+                output.write(head.logs())
 
 
 @contextlib.contextmanager

@@ -277,11 +277,12 @@ def _execute(
 
 def silent_stages(folder: Path, until: str) -> list[str]:
     """Stages that a run up to `until` cannot do without, and that left no record: kfp takes a container that ends at
-    once for one that did its work. What follows the gate depends on its verdict."""
+    once for one that did its work. What follows the gate is missed only where the gate was passed."""
     records, wanted = stage_records(folder), {until}
     for stage in reversed(STAGES):  # a stage comes after its inputs
         wanted |= set(STAGES[stage].inputs) if stage in wanted else set()
-    wanted -= {"promote", "deploy", "smoke"}
+    if "gate" not in records or records["gate"].result.metrics.get("passed") != 1.0:
+        wanted -= {"promote", "deploy", "smoke"}
     return [stage for stage in STAGES if stage in wanted and stage not in records]
 
 

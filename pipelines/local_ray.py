@@ -48,16 +48,28 @@ def local_ray(logical_cpus: int, log: Path) -> Iterator[LocalRay]:
         StageError: it did not come up; the message names the log.
     """
     env = private_env()
+    with brought_up(lambda: _head(env, logical_cpus, log)) as address:
+        yield LocalRay(address, env)
+
+
+@contextlib.contextmanager
+def brought_up(start: Callable[[], contextlib.AbstractContextManager[str]]) -> Iterator[str]:
+    """A head by the first of ATTEMPTS tries that brings one up; gives what the try gives.
+
+    Ray gives its own parts so many seconds to come up; on a busy machine that can be too little.
+
+    Raises:
+        StageError: the last try's.
+    """
     with contextlib.ExitStack() as running:
-        for attempt in range(ATTEMPTS):
+        for attempt in range(1, ATTEMPTS + 1):
             try:
-                address = running.enter_context(_head(env, logical_cpus, log))
+                found = running.enter_context(start())
                 break
             except StageError:
-                # Ray gives its own parts 30 s to come up; on a busy machine that can be too little.
-                if attempt + 1 == ATTEMPTS:
+                if attempt == ATTEMPTS:
                     raise
-        yield LocalRay(address, env)
+        yield found
 
 
 @contextlib.contextmanager

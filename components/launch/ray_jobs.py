@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = (0.2, 2.0)
 """Between two looks at a Ray job: at first, and at most. Each look costs Ray's dashboard some 0.1 s of a CPU."""
-PATIENCE_SECONDS = 60.0
-"""Ray's dashboard may be away for so long while a job runs on: it is started again when it dies."""
+PATIENCE_SECONDS = 120.0
+"""Ray's dashboard may be away for so long while a job runs on: it is started again when it dies. Its agent may come up
+so much later than itself."""
+NO_AGENT = "No available agent"
+"""Ray's word for that."""
 STOP_SECONDS = 60.0
 """Given to a job of an earlier attempt to end."""
 RUN_KEY, STAGE_KEY = "sonarc_run", "sonarc_stage"
@@ -36,21 +39,13 @@ class RayJobs:
         """Submit the stage as a Ray job and follow its log; what an earlier attempt left running is ended first."""
         from ray.job_submission import JobSubmissionClient
 
-        from sonarc.contracts.computing import computing_env
-
         client = JobSubmissionClient(self.address)
         if job.run:
             self._end_earlier(client, job)
         attempt = f"{job.stage}-{uuid.uuid4().hex[:12]}"
         job.prepare(attempt)
         try:
-            client.submit_job(
-                # Ray takes the entrypoint as one string; every part is ours and quoted.
-                entrypoint=shlex.join(job.command(sys.executable, attempt)),
-                submission_id=attempt,
-                runtime_env={"env_vars": computing_env(job.request.config.compute.threads)},
-                metadata={RUN_KEY: job.run, STAGE_KEY: job.stage},
-            )
+            self._submit(client, job, attempt)
             return self._follow(client, attempt)
         except BaseException:  # the job may have begun though its answer was lost
             with contextlib.suppress(Exception):
@@ -80,6 +75,31 @@ class RayJobs:
                     f"The Ray job {left[0]} of an earlier attempt is still there after {STOP_SECONDS:.0f} s.",
                     f"Look: ray job status {left[0]} --address {self.address}",
                 )
+            time.sleep(POLL_SECONDS[0])
+
+    def _submit(self, client: JobSubmissionClient, job: StageJob, attempt: str) -> None:
+        """Hand a job over. Ray's dashboard answers before the agent is up that starts jobs, and waits 10 s for it."""
+        from sonarc.contracts.computing import computing_env
+
+        until = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                client.submit_job(
+                    # Ray takes the entrypoint as one string; every part is ours and quoted.
+                    entrypoint=shlex.join(job.command(sys.executable, attempt)),
+                    submission_id=attempt,
+                    runtime_env={"env_vars": computing_env(job.request.config.compute.threads)},
+                    metadata={RUN_KEY: job.run, STAGE_KEY: job.stage},
+                )
+                return
+            except RuntimeError as error:
+                if NO_AGENT not in str(error):
+                    raise
+                if time.monotonic() > until:
+                    raise StageError(
+                        f"Ray at {self.address} has had nobody to start jobs for {PATIENCE_SECONDS:.0f} s.",
+                        "Free some CPU or memory and try again; its log says more.",
+                    ) from error
             time.sleep(POLL_SECONDS[0])
 
     def _follow(self, client: JobSubmissionClient, attempt: str) -> Ended:

@@ -13,6 +13,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from infra.images.base import EPOCH
 from infra.images.context import HERE, ROLES, ROOT, gather, git
 from infra.images.engine import PROGRAMS, Engine
 
@@ -39,7 +40,7 @@ def main() -> None:
         "SOURCE_DATE_EPOCH": str(epoch),
         "INPUTS": inputs,
     }
-    labels["BASE"] = arguments.base or _debian(engine, arguments.out / "context", version, labels, epoch)
+    labels["BASE"] = arguments.base or _debian(engine, arguments.out / "context", version)
     record = arguments.out / "images.json"
     images = json.loads(record.read_text(encoding="utf-8"))["images"] if record.exists() else {}
     for role in arguments.role or ROLES:
@@ -64,10 +65,10 @@ def main() -> None:
     print(record)
 
 
-def _debian(engine: Engine, context: Path, version: str, labels: dict[str, str], epoch: int) -> str:
+def _debian(engine: Engine, context: Path, version: str) -> str:
     """Make the base image of Debian's packages; gives its tag."""
     tag = f"localhost/sonarc/debian:{version}"
-    engine.build("debian", tag, HERE / "Dockerfile", context, labels, epoch)
+    engine.build("debian", tag, HERE / "Dockerfile", context, {"SOURCE_DATE_EPOCH": str(EPOCH)}, EPOCH)
     return tag
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 SUITE = "bookworm"
 """The Debian release whose Python is the project's, 3.11."""
+EPOCH = 1_686_355_200
+"""No file of the base is younger, Unix seconds: the suite's release. So the same packages give the same base."""
 PACKAGES = ("ca-certificates", "libstdc++6", "python3", "tzdata")
 SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
 _HOOK = 'rm -rf "$1"/etc/apt/sources.list* "$1"/var/log/* "$1"/var/cache/* "$1"/var/lib/apt'
@@ -16,12 +18,11 @@ _HOOK = 'rm -rf "$1"/etc/apt/sources.list* "$1"/var/log/* "$1"/var/cache/* "$1"/
 _WITHOUT = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/doc/*")
 
 
-def make_rootfs(target: Path, epoch: int) -> None:
+def make_rootfs(target: Path) -> None:
     """Write a tar of a minimal system with Python and without a package manager's index.
 
     Args:
         target: file to write; it appears whole or not at all.
-        epoch: no file is younger, Unix seconds.
 
     Packages come, with their signatures checked, from where this machine's own apt gets them; elsewhere from Debian.
 
@@ -38,5 +39,5 @@ def make_rootfs(target: Path, epoch: int) -> None:
         f"--customize-hook={_HOOK}", "--format=tar", SUITE, str(target.with_suffix(".part")),
         *([str(SOURCES)] if SOURCES.exists() else []),
     ]  # fmt: skip
-    subprocess.run(command, check=True, env=os.environ | {"SOURCE_DATE_EPOCH": str(epoch)})
+    subprocess.run(command, check=True, env=os.environ | {"SOURCE_DATE_EPOCH": str(EPOCH)})
     target.with_suffix(".part").replace(target)

@@ -46,7 +46,7 @@ def gather(context: Path, revision: str, epoch: int, *, base: bool) -> str:
     if not base:
         tarfile.open(rootfs, "w").close()  # the stage that adds it is not used, but must be there
     elif not rootfs.exists() or rootfs.stat().st_size < 1 << 20:
-        make_rootfs(rootfs, epoch)
+        make_rootfs(rootfs)
     for name in ("install.sh", "sbom.py", "tools.txt"):
         shutil.copyfile(HERE / name, context / name)
     _write_requirements(context / "requirements")
@@ -66,7 +66,8 @@ def _write_requirements(folder: Path) -> None:
 
 
 def _gather_wheels(context: Path, revision: str, epoch: int) -> None:
-    """A wheel of everything, made here where only sources are published; those already here are taken."""
+    """A wheel of everything wanted and of nothing else, made here where only sources are published; those already here
+    are taken."""
     wheels, requirements = context / "wheels", context / "requirements"
     wheels.mkdir(exist_ok=True)
     environment = os.environ | {"SOURCE_DATE_EPOCH": str(epoch)}
@@ -76,13 +77,16 @@ def _gather_wheels(context: Path, revision: str, epoch: int) -> None:
     known = stamp.read_text(encoding="utf-8") if stamp.exists() else ""
     listed = "\n".join([*sorted(wanted), *_hashed(requirements)])
     if known != listed:
-        for old in wheels.glob("pip-*.whl"):  # the builds run pip out of its wheel, and take the only one there is
-            old.unlink()
-        command = [*PIP, "wheel", "--no-deps", "--wheel-dir", str(wheels), "--find-links", str(wheels)]
+        fresh = context / "wheels.part"
+        shutil.rmtree(fresh, ignore_errors=True)
+        found = ["--find-links", str(wheels)]
+        command = [*PIP, "wheel", "--no-deps", "--wheel-dir", str(fresh), *found]
         subprocess.run([*command, *sorted(wanted)], check=True, env=environment)
         hashed = requirements / "worker-nodeps.txt"
-        command = [*PIP, "download", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", str(wheels)]
-        subprocess.run([*command, "--requirement", str(hashed)], check=True, env=environment)
+        command = [*PIP, "download", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", str(fresh)]
+        subprocess.run([*command, *found, "--requirement", str(hashed)], check=True, env=environment)
+        shutil.rmtree(wheels)
+        fresh.replace(wheels)
         stamp.write_text(listed, encoding="utf-8")
     for old in wheels.glob("sonarc-*.whl"):
         old.unlink()

@@ -29,6 +29,8 @@ class Dashboard:
         self.looks: dict[str, int] = {}
         self.faults: list[tuple[str, int]] = []
         """Method and path, and the status with which the next such request is answered."""
+        self.agentless = 0
+        """So many submissions are answered as by a dashboard whose agent is not up yet."""
         self.address = ""
 
     def put(self, name: str, status: str = "RUNNING", **metadata: str) -> Job:
@@ -42,6 +44,9 @@ class Dashboard:
         name, _, what = path.removeprefix("/api/jobs/").partition("/")
         if path == "/api/version":
             return {"version": "4", "ray_version": "2.60.0", "ray_commit": "x", "session_name": "x"}
+        if method == "POST" and not name and self.agentless:
+            self.agentless -= 1
+            raise LookupError("No available agent to submit job, please try again later.")
         if method == "POST" and not name:
             self.put(body["submission_id"], **body["metadata"])
             return {"job_id": body["submission_id"], "submission_id": body["submission_id"]}
@@ -69,10 +74,17 @@ def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashboard]:
             fault = next((fault for fault in double.faults if asked.startswith(fault[0])), None)
             if fault:
                 double.faults.remove(fault)
-            answer = None if fault and self.command == "GET" else double.answer(asked, body)
-            self.send_response(fault[1] if fault else 200)
+            status, text = 200, ""
+            try:
+                if not (fault and self.command == "GET"):
+                    text = json.dumps(double.answer(asked, body))
+            except LookupError as error:
+                status, text = 500, str(error)
+            if fault:
+                status, text = fault[1], "told to"
+            self.send_response(status)
             self.end_headers()
-            self.wfile.write(b"told to" if fault else json.dumps(answer).encode())
+            self.wfile.write(text.encode())
 
         do_GET = do_POST = _serve
 
@@ -111,6 +123,19 @@ def test_a_job_whose_submission_was_not_answered_is_stopped(dashboard: Dashboard
     with pytest.raises(RuntimeError, match="told to"):
         RayJobs(dashboard.address).run(_job(tmp_path))
     assert [job["status"] for job in dashboard.jobs.values()] == ["STOPPED"]
+
+
+def test_a_job_waits_for_the_agent_that_starts_jobs(
+    dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dashboard.agentless = 3
+    assert RayJobs(dashboard.address).run(_job(tmp_path)).succeeded
+    assert len(dashboard.jobs) == 1
+
+    monkeypatch.setattr(ray_jobs, "PATIENCE_SECONDS", 0.0)
+    dashboard.agentless = 3
+    with pytest.raises(StageError, match="nobody to start jobs"):
+        RayJobs(dashboard.address).run(_job(tmp_path))
 
 
 def test_what_an_earlier_attempt_left_is_stopped_before_the_next_begins(dashboard: Dashboard, tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from sonarc.contracts.dataset import split_of
 from sonarc.contracts.errors import SourceError
+from sonarc.contracts.presets import load
 from sonarc.demo import captions as phrasing
 from sonarc.demo import source
 from sonarc.demo.plan import ScoreClip, key_name, plan_scores, tempo_of
@@ -201,6 +204,13 @@ def test_a_missing_source_is_a_notice_and_none_an_error(tmp_path: Path, monkeypa
     with pytest.raises(SourceError, match="No demo source"):
         write_demo(tmp_path / "none", clips=2, samples=SAMPLES, sources=("recorded",))
     assert not (tmp_path / "none").exists()
+
+
+def test_the_smallest_preset_has_clips_in_every_split_without_recordings() -> None:
+    data, samples = load("ci").data, load("ci").audio.samples
+    planned = plan_scores(data.demo.clips, samples, data.demo.seed)
+    held = Counter(split_of(clip.score, data.train_fraction, data.valid_fraction) for clip in planned)
+    assert min(held[split] for split in ("train", "valid", "test")) >= 8
 
 
 def test_enough_clips_are_truly_stereo(clips: list[ScoreClip]) -> None:

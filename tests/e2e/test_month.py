@@ -73,7 +73,13 @@ def test_a_month_of_real_retrains(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def settings(name: str) -> Schedule:
         sources = [{"name": "mine", "uri": str(source)}]
         given = {"data.sources": sources, "data.name": name, "gate.rules": RULES}
-        plain = ("data.near_duplicate=1", "pretrain.steps=200", "pretrain.checkpoint_every=100", "tune.trials=1")
+        plain = (
+            "data.near_duplicate=1",
+            "data.train_fraction=0.7",
+            "pretrain.steps=200",
+            "pretrain.checkpoint_every=100",
+            "tune.trials=1",
+        )
         overrides = (*plain, *(f"{key}={json.dumps(value)}" for key, value in given.items()))
         return Schedule(name="weekly", cron="0 3 * * SUN", timezone="Europe/Berlin", preset="ci", overrides=overrides)
 

@@ -215,7 +215,7 @@ def test_the_whole_pipeline_runs_in_containers(open_folder: Path) -> None:
     )
     try:
         outcome = run_pipeline(load("ci"), places, quiet=True, runner="docker")
-        assert outcome.error is None, outcome.error
+        assert outcome.error is None, f"{outcome.error}\n{_end_of_logs(outcome.folder)}"
         assert {line.status for line in outcome.summary.stages} == {"succeeded"}
         assert [line.name for line in outcome.summary.stages] == list(STAGES)
         state = control.status(places.runs)
@@ -225,3 +225,11 @@ def test_the_whole_pipeline_runs_in_containers(open_folder: Path) -> None:
         assert soundfile.info(open_folder / "answer.wav").samplerate == 44_100
     finally:
         control.stop(places.runs)
+
+
+def _end_of_logs(folder: Path) -> str:
+    """What a failure is understood by: the folder is gone when it is read."""
+    logs = [
+        file for file in (folder / "pipeline.log", folder / "ray.log", folder.parent / "serve.log") if file.exists()
+    ]
+    return "\n".join(f"{file.name}:\n{file.read_text('utf-8', 'replace')[-6_000:]}" for file in logs)

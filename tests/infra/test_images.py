@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from components.image import VARIABLE, image
+from components.launch import StageRecord
 from infra.images.__main__ import DIGEST
 from infra.images.closure import closure, read_pins, read_requirements
 from infra.images.context import _gather_wheels
@@ -22,6 +23,8 @@ from infra.images.engine import confined
 from pipelines.local import silent_stages
 from serving.state import read_standing, standing, stands
 from sonarc.contracts.errors import ConfigError, ServingError
+from sonarc.contracts.result import StageResult
+from sonarc.contracts.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "infra" / "images"
@@ -60,27 +63,28 @@ def test_an_image_ends_as_a_user_without_rights(role: str) -> None:
     assert any("-perm /6000 -exec chmod a-s" in line for line in stages()[role])
 
 
-def test_a_new_pip_takes_the_place_of_the_old_one_among_the_wheels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The Dockerfile names it by a pattern that must stand for one file."""
+def test_old_wheels_make_way_for_new_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Dockerfile names pip's by a pattern that must stand for one file, and what is mounted decides the layers."""
     wheels, requirements = tmp_path / "wheels", tmp_path / "requirements"
     for folder in (wheels, requirements):
         folder.mkdir()
     for name in ("tools.txt", *(f"requirements/{role}.txt" for role in ROLES), "requirements/worker-nodeps.txt"):
         (tmp_path / name).write_text("pip==2\n" if name == "tools.txt" else "", encoding="utf-8")
-    (wheels / "pip-1-py3-none-any.whl").touch()
+    for name in ("pip-1", "dropped-1"):
+        (wheels / f"{name}-py3-none-any.whl").touch()
 
     def answer(words: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
         if "pip==2" in words:
-            (wheels / "pip-2-py3-none-any.whl").touch()
+            folder = Path(words[words.index("--wheel-dir") + 1])
+            folder.mkdir()
+            (folder / "pip-2-py3-none-any.whl").touch()
         tree = io.BytesIO()
         tarfile.open(fileobj=tree, mode="w").close()
         return subprocess.CompletedProcess(words, 0, tree.getvalue())
 
     monkeypatch.setattr("infra.images.context.subprocess.run", answer)
     _gather_wheels(tmp_path, "HEAD", 0)
-    assert [wheel.name for wheel in wheels.glob("pip-*.whl")] == ["pip-2-py3-none-any.whl"]
+    assert [wheel.name for wheel in wheels.glob("*.whl")] == ["pip-2-py3-none-any.whl"]
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -97,6 +101,14 @@ def test_nothing_is_fetched_while_building_and_no_address_is_written() -> None:
     for file in IMAGES.rglob("*"):
         if file.is_file() and file.suffix != ".pyc":
             assert not re.search(r"https?://|:latest\b", file.read_text(encoding="utf-8")), file
+
+
+def test_a_stage_that_is_mounted_does_not_end_with_a_run() -> None:
+    """Of a last RUN that is taken from its cache, buildah 1.28 mounts what was before it."""
+    mounted = set(re.findall(r"--mount=\S*from=([a-z]+)", DOCKERFILE))
+    assert mounted
+    for name in mounted:
+        assert not stages()[name][-1].startswith("RUN")
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -186,6 +198,17 @@ def test_a_stage_that_left_no_record_is_missed(tmp_path: Path) -> None:
     assert silent_stages(tmp_path, "sources") == ["sources"]
     assert silent_stages(tmp_path, "encode") == ["sources", "ingest", "encode"]
     assert silent_stages(tmp_path, "smoke")[-1] == "gate"
+
+
+@pytest.mark.parametrize(("passed", "missed"), [(1.0, ["promote", "deploy", "smoke"]), (0.0, [])])
+def test_what_follows_the_gate_is_missed_where_it_was_passed(tmp_path: Path, passed: float, missed: list[str]) -> None:
+    (tmp_path / "stages").mkdir()
+    for stage in list(STAGES)[: list(STAGES).index("gate") + 1]:
+        metrics = {"passed": passed} if stage == "gate" else {}
+        result = StageResult(stage=stage, key="k", status="succeeded", metrics=metrics)
+        record = StageRecord(stage=stage, folder="f", cached=False, seconds=1.0, result=result)
+        (tmp_path / "stages" / f"{stage}.json").write_text(record.model_dump_json(by_alias=True), encoding="utf-8")
+    assert silent_stages(tmp_path, "smoke") == missed
 
 
 def test_who_stands_by_is_known_by_a_lock(tmp_path: Path) -> None:
