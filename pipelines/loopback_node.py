@@ -6,12 +6,12 @@ then refuses a second node. That refusal alone is lifted here, in this process: 
 
 from __future__ import annotations
 
-from ray._private import ray_constants, services
-from ray.scripts import scripts
-
 
 def main() -> None:
     """Ray's command, with its own arguments."""
+    from ray._private import ray_constants, services
+    from ray.scripts import scripts
+
     services.resolve_ip_for_localhost = lambda host: host
     ray_constants.ENABLE_RAY_CLUSTER = True
     scripts.main()
