@@ -16,6 +16,7 @@ PATIENT = {
     "RAY_agent_register_timeout_ms": "120000",
     "RAY_raylet_start_wait_time_s": "150",
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "150",
+    "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "120",
     "RAY_worker_register_timeout_seconds": "180",
 }
 """Settings of a Ray on a machine that may have much else to do."""
