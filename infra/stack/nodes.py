@@ -13,7 +13,7 @@ from infra.stack.layout import Layout
 from infra.stack.ports import HOST
 from infra.stack.postgres import tuning_url
 from infra.stack.service import Service
-from pipelines.local_ray import answers, head_command, node_command
+from pipelines.local_ray import head_command, node_command
 from sonarc.contracts.processes import private_env
 
 NODES = 2
@@ -33,7 +33,8 @@ def head(layout: Layout) -> Service:
     return Service(
         "ray-head",
         tuple(command),
-        ready=lambda: answers(address, layout.secrets.value("ray-token")),
+        # Its jobs API answers before its own node has joined it, and Ray ends both if that takes too long.
+        ready=lambda: alive_nodes(address, layout.secrets.value("ray-token")) >= 1,
         environment=_environment(layout),
         address=address,
         prepare=lambda: _fresh(folder),
