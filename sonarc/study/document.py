@@ -224,7 +224,7 @@ def _hopes(result: StudyResult) -> Iterator[tuple[str, list[Wanted]]]:
 
 def picture(result: StudyResult) -> bytes:
     """PNG: both distances against steps, and against seconds a clip."""
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    figure = Figure(figsize=(11, 7.6), layout="constrained")
     panels = figure.subplots(2, 2)
 
     def steps(row: StudyRow) -> float | None:
@@ -252,7 +252,8 @@ def picture(result: StudyResult) -> bytes:
             axes.set_xticks([])
             axes.text(0.5, 0.5, "not yet measured", transform=axes.transAxes, ha="center")
     if result.rows:
-        panels.flat[0].legend(fontsize=8)
+        handles, names = panels.flat[0].get_legend_handles_labels()
+        figure.legend(handles, names, fontsize=8, loc="outside lower center", ncols=5)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     return buffer.getvalue()
