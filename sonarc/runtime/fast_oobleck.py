@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sonarc.codec.oobleck import OobleckCodec
-from sonarc.runtime.device import device_of
+from sonarc.runtime.decoding import OtherDecoding
 from sonarc.runtime.packed import PackedConv, PackedLinear
 from sonarc.runtime.snake import Kernel, Snake, snake_kernel
 
@@ -36,34 +36,18 @@ PORTION = 32_768
 for each other more often; a whole clip takes a third longer, because it leaves the caches."""
 
 
-class FastOobleck:
-    """A `Codec` that decodes as another one, only faster and in bfloat16.
-
-    Args:
-        codec: what encodes, and whose weights decode; later changes of them are not seen.
-
-    Attributes:
-        device: where its weights lie, and its inputs must.
-    """
+class FastOobleck(OtherDecoding):
+    """A `Codec` that decodes as another one, only faster and in bfloat16."""
 
     def __init__(self, codec: OobleckCodec) -> None:
-        self._codec, self.device = codec, device_of(codec)
-        self.sample_rate, self.channels, self.latent_channels = codec.sample_rate, codec.channels, codec.latent_channels
-        self.hop, self.frames, self.encode, self.reach = codec.hop, codec.frames, codec.encode, codec.reach
+        super().__init__(codec)
+        self._check = codec.check_latents
         self._decoder = _Decoder(codec.vae.decoder, self.device)
-
-    @property
-    def sha256(self) -> str:
-        return self._codec.sha256
-
-    @property
-    def encoder_sha256(self) -> str:
-        return self._codec.encoder_sha256
 
     @torch.inference_mode()
     def decode(self, z_BCT: Tensor) -> Tensor:
         """Audio `(B, A, T · hop)`, float32, without a graph. Errors as of the codec's own `decode`."""
-        self._codec.check_latents(z_BCT)
+        self._check(z_BCT)
         audio_BAS = torch.stack([self._decoder(z_CT.T.to(torch.bfloat16).contiguous()) for z_CT in z_BCT])
         return audio_BAS[..., : z_BCT.shape[-1] * self.hop]
 

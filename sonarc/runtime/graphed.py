@@ -18,7 +18,7 @@ from torch import Tensor
 from sonarc.codec.interface import Codec
 from sonarc.dit import Conditioning
 from sonarc.runtime.captured import Captured, Graphs, Replay
-from sonarc.runtime.device import device_of
+from sonarc.runtime.decoding import OtherDecoding
 from sonarc.runtime.fast_dit import FastDiT, Request
 from sonarc.samplers import Kind, trajectory, with_cfg, without_cfg
 from sonarc.text.encoder import TextStates
@@ -145,30 +145,18 @@ def _tensors(cond: Conditioning, mask_BT: Tensor | None) -> list[Tensor]:
     return [cond.text.tokens_BLE, cond.text.mask_BL, cond.seconds_B, *([] if mask_BT is None else [mask_BT])]
 
 
-class GraphedCodec:
+class GraphedCodec(OtherDecoding):
     """A `Codec` that decodes as another one, on a GPU, without a graph of autograd's.
 
     Args:
-        codec: what it is made of; later changes of its weights are not seen.
+        codec: see `OtherDecoding`.
         graphs: where captured work is kept.
-
-    Attributes:
-        device: where its weights lie, and its inputs must.
     """
 
     def __init__(self, codec: Codec, graphs: Graphs) -> None:
-        self._codec, self._graphs, self.device = codec, graphs, device_of(codec)
-        self.sample_rate, self.channels, self.latent_channels = codec.sample_rate, codec.channels, codec.latent_channels
-        self.hop, self.frames, self.encode, self.reach = codec.hop, codec.frames, codec.encode, codec.reach
+        super().__init__(codec)
+        self._graphs = graphs
         self._numbers = itertools.count()
-
-    @property
-    def sha256(self) -> str:
-        return self._codec.sha256
-
-    @property
-    def encoder_sha256(self) -> str:
-        return self._codec.encoder_sha256
 
     @torch.inference_mode()
     def decode(self, z_BCT: Tensor) -> Tensor:
