@@ -143,6 +143,7 @@ bench-train: install  ## clips a second of pre-training and ARC, into bench/trai
 	$(BIN)/python -m sonarc.bench train
 
 bench-codec: install  ## what the codec keeps of held-out clips, into bench/codec.json
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[listening]"
 	$(BIN)/python -m sonarc.bench codec $(ARGS)
 
 bench-serve: install  ## the endpoint against the bare model, in a crowd, a switch and a crash, into bench/serve.json; 20 minutes
