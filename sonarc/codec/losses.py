@@ -76,11 +76,11 @@ def _convergence(got: Tensor, wanted: Tensor) -> Tensor:
 
 
 def multi_resolution(audio_BAS: Tensor, target_BAS: Tensor, n_fft: int) -> dict[str, Tensor]:
-    """Distances at one resolution: `log_magnitude`, `convergence`, `band_energy` and `average_spectrum`.
+    """Distances at one resolution: `log_magnitude`, `convergence`, `band_energy`, `clip_energy`, `average_spectrum`.
 
     The first is the least where a bin that cannot be known has its *median*, which is quieter than its mean. The
-    energy of a whole band can be known, and keeps noise as loud as it was. That of a band over a whole batch is ruled
-    by its loudest moments, which are blurred and lose most.
+    energy of a whole band can be known, and keeps noise as loud as it was. That of a band over a clip is ruled by its
+    loudest moments, which are blurred and lose most; that over a whole batch by its loudest clips.
     """
     with torch.no_grad():
         wanted = power_spectrum(target_BAS, n_fft)
@@ -92,6 +92,7 @@ def multi_resolution(audio_BAS: Tensor, target_BAS: Tensor, n_fft: int) -> dict[
         "log_magnitude": _log_distance(got, wanted),
         "convergence": _convergence(got, wanted),
         "band_energy": _log_distance(got_bands, wanted_bands),
+        "clip_energy": _log_distance(*(energy.mean(dim=(1, 2)) for energy in (got_bands, wanted_bands))),
         "average_spectrum": _log_distance(*averages),
     }
 
