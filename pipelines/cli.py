@@ -160,6 +160,9 @@ def train_codec(
     dataset: Dataset,
     out: Annotated[str, typer.Option(help="Folder for weights, settings and card.")] = "codec",
     seconds: Annotated[float, typer.Option(help="Wall time to train, seconds; more is better.")] = 3_400.0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Train so many steps instead, however long a shared machine takes.")
+    ] = None,
     start: Annotated[str, typer.Option(help="Codec to go on from, such as codec-v2; none: start afresh.")] = "",
     decoder_only: Annotated[
         bool, typer.Option(help="Keep the encoder of --start: latents, and models trained on them, stay valid.")
@@ -172,9 +175,9 @@ def train_codec(
     with explained():
         from pipelines import shipped
 
-        typer.echo(
-            f"{out}: codec {shipped.train_codec(dataset, out, seconds=seconds, start=start, decoder_only=decoder_only)}"
-        )
+        length = shipped.Length(seconds=None if steps else seconds, steps=steps)
+        made = shipped.train_codec(dataset, out, length=length, start=start, decoder_only=decoder_only)
+        typer.echo(f"{out}: codec {made}")
 
 
 @train.command("clap")

@@ -7,6 +7,7 @@ and a card, and go on where they were when started again.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,8 +38,20 @@ def _bars() -> Progress:
     )
 
 
-def train_codec(dataset_uri: str, out: str, *, seconds: float, start: str = "", decoder_only: bool = False) -> str:
-    """Train the spectral codec for `seconds` of wall time and write its folder to `out`; returns its hash.
+@dataclass(frozen=True)
+class Length:
+    """How long a codec is trained: `seconds` of wall time, or `steps`."""
+
+    seconds: float | None
+    steps: int | None
+
+    def option(self) -> str:
+        """As the command line takes it."""
+        return f"--steps {self.steps}" if self.steps else f"--seconds {self.seconds:g}"
+
+
+def train_codec(dataset_uri: str, out: str, *, length: Length, start: str = "", decoder_only: bool = False) -> str:
+    """Train the spectral codec for so long and write its folder to `out`; returns its hash.
 
     Args:
         start: a codec to go on from; empty: the best linear one.
@@ -60,8 +73,10 @@ def train_codec(dataset_uri: str, out: str, *, seconds: float, start: str = "", 
 
     manifest = read_dataset(dataset_uri)
     learns = "decoder" if decoder_only else "all"
-    config = CodecTrainConfig(seconds=seconds, start=start, learns=learns, **(FROM_A_CODEC if start else {}))
-    shaping = sha256_json(config.model_dump(mode="json", exclude={"seconds"}))
+    config = CodecTrainConfig(
+        seconds=length.seconds, steps=length.steps, start=start, learns=learns, **(FROM_A_CODEC if start else {})
+    )
+    shaping = sha256_json(config.model_dump(mode="json", exclude={"seconds", "steps"}))
     state = store.cache_root() / "train" / f"codec-{manifest.sha256()[:16]}-{shaping[:8]}"
     clips, sources = _audio(dataset_uri, "train")
     with _bars() as bars:
@@ -79,7 +94,7 @@ def train_codec(dataset_uri: str, out: str, *, seconds: float, start: str = "", 
         chosen = [n for n, name in enumerate(sources) if name == source][:MOST_HELD_OUT]
         figures[source] = reconstruction_figures(made.codec, torch.from_numpy(held_out[chosen]).float() / 32767)
     provenance = CodecProvenance(
-        command=f"sonarc train codec --dataset <dataset> --seconds {seconds:g}"
+        command=f"sonarc train codec --dataset <dataset> {length.option()}"
         + (f" --start {start}" if start else "")
         + (" --decoder-only" if decoder_only else ""),
         data=_describe(dataset_uri, manifest),

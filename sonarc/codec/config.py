@@ -93,7 +93,7 @@ class CodecLossConfig(Section):
     band_energy: NonNegative = 0.5
     """Log-energy L1 of the audio in bands of frequency, at the same resolutions."""
     clip_energy: NonNegative = 1.0
-    """Log-energy L1 of each clip in the same bands: what is quiet in one clip is not left to what is loud in another."""
+    """Log-energy L1 of each clip in the same bands: a quiet clip counts as much as a loud one."""
     average_spectrum: NonNegative = 0.5
     """Log-energy L1 of a whole batch in the same bands: what is loud in the average of many clips stays so."""
     phase: NonNegative = 0.5
