@@ -15,8 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from serving import answers, bodies, errors
-from serving.adapters import add_adapters
+from serving.adapters import SOUND, SPEECH, add_adapters
 from serving.answers import error_responses
+from serving.doorkeeper import Places
 from serving.errors import ApiError
 from serving.guard import Guard, request_id
 from serving.jobs import JobView, Order
@@ -42,7 +43,9 @@ def build_api(service: Service) -> ASGIApp:
     _add_jobs(api, service)
     add_adapters(api, service)
     _add_state(api, service)
-    return Guard(api, service.config.max_upload_bytes)
+    config = service.config
+    places = config.replicas * (config.max_queued + config.max_batch)
+    return Guard(Places(api, places, (GENERATIONS, SPEECH, SOUND)), config.max_upload_bytes)
 
 
 async def _refuse(request: Request, error: ApiError) -> Response:
@@ -228,7 +231,7 @@ def _add_state(api: FastAPI, service: Service) -> None:
     @api.get("/metrics", summary="Prometheus' metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Requests, rejections, phases, batches, the queue, the real-time factor, jobs."""
-        return PlainTextResponse(await service.coordinator.metrics(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(await service.metrics(), media_type="text/plain; version=0.0.4")
 
     @api.get("/", include_in_schema=False)
     async def playground() -> Response:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
@@ -183,9 +183,9 @@ class RemoteCoordinator:
         """Whether a key may, and which package answers."""
         return cast("Admission | Denied", await self._call("admit", ticket))
 
-    async def settle(self, report: Report) -> None:
-        """What became of a request."""
-        await self._call("settle", report)
+    async def settle(self, reports: Sequence[Report]) -> None:
+        """What became of some requests."""
+        await self._call("settle", reports)
 
     async def metrics(self) -> str:
         """Prometheus' text."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from serving.jobs import JobAudio, Jobs, JobView, Order
 from serving.limits import Limiter
@@ -42,14 +42,14 @@ class Coordinator:
         slot, shadow = ("champion", False) if ticket.pinned else self._rollout.route()
         return Admission(lease, slot, shadow)  # type: ignore[arg-type]
 
-    async def settle(self, report: Report) -> None:
-        """What became of a request."""
-        if report.lease:
-            self._limiter.release(report.lease)
-        self._metrics.observe(report)
-        if report.package_sha256:
+    async def settle(self, reports: Sequence[Report]) -> None:
+        """What became of some requests."""
+        for report in reports:
+            if report.lease:
+                self._limiter.release(report.lease)
+            self._metrics.observe(report)
             failed = report.code in _ITS_FAULT
-            if failed or not report.code:
+            if report.package_sha256 and (failed or not report.code):
                 self._rollout.record(report.slot, report.package_sha256, failed=failed, seconds=report.timings.generate)
 
     async def metrics(self) -> str:

@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import errors
+from serving.doorkeeper import Doorkeeper
 from serving.errors import ApiError
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,11 @@ MAX_BODY = "SONARC_SERVE_MAX_BODY"
 
 def in_proxy() -> list[Middleware]:
     """What Serve's proxy puts before everything; named by RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH."""
-    return [Middleware(Guard, max_body=int(os.environ[MAX_BODY]))]
+    return [Middleware(_doors, max_body=int(os.environ[MAX_BODY]))]
+
+
+def _doors(app: ASGIApp, max_body: int) -> ASGIApp:
+    return Guard(Doorkeeper(app), max_body)
 
 
 def request_id(scope: Scope) -> str:
@@ -59,6 +64,10 @@ class Guard:
             return
         try:
             await self._app(exchange.scope, exchange.receive, exchange.send)
+        except ApiError as error:
+            if exchange.started:
+                raise
+            await exchange.refuse(error)
         except Exception as error:
             if exchange.started:
                 raise

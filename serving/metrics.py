@@ -6,6 +6,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from serving import errors
 from serving.state import Lineup
 from serving.work import Report
 
@@ -34,7 +35,11 @@ class Metrics:
         self._jobs = Gauge("jobs", "Jobs kept, by status.", ("status",), **said)
 
     def observe(self, report: Report) -> None:
-        """Count one answer."""
+        """Count one answer, and the refusals at the door that it brings word of."""
+        if report.refused:
+            refusal = errors.too_busy()
+            self._requests.labels(report.route, str(refusal.status)).inc(report.refused)
+            self._rejections.labels(refusal.code).inc(report.refused)
         self._requests.labels(report.route, str(report.status)).inc()
         if report.code:
             self._rejections.labels(report.code).inc()

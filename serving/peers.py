@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from serving.work import Admission, Denied, Failed, Info, Made, Progress, Report, Ticket, Work
@@ -30,8 +30,8 @@ class CoordinatorPeer(Protocol):
     async def admit(self, ticket: Ticket) -> Admission | Denied:
         """Whether a key may, and which package answers."""
 
-    async def settle(self, report: Report) -> None:
-        """What became of a request."""
+    async def settle(self, reports: Sequence[Report]) -> None:
+        """What became of some requests."""
 
     async def metrics(self) -> str:
         """Prometheus' text."""

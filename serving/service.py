@@ -17,6 +17,7 @@ from typing import Any
 from fastapi import Request
 
 from serving import errors
+from serving.doorkeeper import REFUSED
 from serving.errors import ApiError, invalid
 from serving.guard import request_id
 from serving.keys import ANYONE, Key, KeyRing
@@ -49,6 +50,8 @@ PIN = "x-sonarc-pin"
 INFO_TIMEOUT_S = 10.0
 INFO_AGE_S = 1.0
 """What is loaded is asked for anew after this, seconds."""
+REPORTS_S = 0.25
+"""How long reports are gathered before the coordinator is told, seconds: a call takes it as long as all of them."""
 GRACE_S = 0.5
 """How much longer than a work's own deadline an ingress waits for word of it, seconds."""
 UPLOAD_CLIPS = 20
@@ -114,6 +117,7 @@ class Service:
         self.config, self.generators, self.coordinator, self._keys = config, generators, coordinator, keys
         self._known: tuple[Info, float] | None = None
         self._background: set[asyncio.Task[Any]] = set()
+        self._untold: list[Report] = []
 
     def identify(self, request: Request) -> Key:
         """Whose request it is.
@@ -131,7 +135,8 @@ class Service:
     async def exchange(self, request: Request, route: str) -> AsyncIterator[Exchange]:
         """Around the answer to a request: identifies the key, and reports how it went."""
         exchange = Exchange(request, route)
-        exchange.report = replace(exchange.report, route=route)
+        refused = request.headers.get(REFUSED, "")
+        exchange.report = replace(exchange.report, route=route, refused=int(refused[:9]) if refused.isdecimal() else 0)
         try:
             exchange.key = self.identify(request)
             yield exchange
@@ -149,7 +154,7 @@ class Service:
             took_ms = 1_000 * (time.monotonic() - exchange.begun)
             said = (exchange.id, route, report.status, report.code or "ok", took_ms, exchange.key.id)
             log.info("request %s %s %d %s %.0f ms key %s", *said)
-            self._later(self.coordinator.settle(report))
+            self._tell(report)
 
     async def info(self) -> Info:
         """What is loaded, as of a moment ago.
@@ -168,6 +173,11 @@ class Service:
             raise errors.not_ready()
         self._known = info, time.monotonic()
         return info
+
+    async def metrics(self) -> str:
+        """Prometheus' text, this ingress's latest requests among it."""
+        await self._tell_untold()
+        return await self.coordinator.metrics()
 
     def pinned(self, asked: GenerationRequest, request: Request, info: Info) -> Slot | None:
         """The package a request insists on; None: whatever the server routes to.
@@ -273,7 +283,7 @@ class Service:
         """A canary request that the candidate broke is made by the champion; one that is pinned fails."""
         if failed.reason not in ("broken", "absent"):
             return failed
-        self._later(self.coordinator.settle(await self._candidate_report("canary", failed)))
+        self._tell(await self._candidate_report("canary", failed))
         exchange.report = replace(exchange.report, slot="champion")
         return await self._generate(replace(work, slot="champion"))
 
@@ -292,7 +302,7 @@ class Service:
     async def _shadow(self, work: Work) -> None:
         outcome = await self._generate(work)
         if isinstance(outcome, Made) or outcome.reason == "broken":
-            await self.coordinator.settle(await self._candidate_report("shadow", outcome))
+            self._tell(await self._candidate_report("shadow", outcome))
 
     async def _candidate_report(self, route: str, outcome: Made | Failed) -> Report:
         info = await self.info()
@@ -340,6 +350,24 @@ class Service:
         finally:
             making.cancel()
             leaving.cancel()
+
+    def _tell(self, report: Report) -> None:
+        """Tell the coordinator; one who holds a lease at once, the others together a moment later."""
+        if report.lease:
+            self._later(self.coordinator.settle((report,)))
+            return
+        self._untold.append(report)
+        if len(self._untold) == 1:
+            self._later(self._tell_all())
+
+    async def _tell_all(self) -> None:
+        await asyncio.sleep(REPORTS_S)
+        await self._tell_untold()
+
+    async def _tell_untold(self) -> None:
+        reports, self._untold = self._untold, []
+        if reports:
+            await self.coordinator.settle(reports)
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         """Something the client need not wait for; that it failed is logged, and no more."""

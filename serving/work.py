@@ -185,6 +185,7 @@ class Report:
         route: the path's template.
         code: the error's code; empty for audio.
         audio_s: seconds of audio delivered.
+        refused: requests to the same path that a proxy refused since its last one: the queue was full.
     """
 
     route: str
@@ -197,3 +198,4 @@ class Report:
     batch: int = 0
     waiting: int = 0
     audio_s: float = 0.0
+    refused: int = 0
