@@ -25,6 +25,7 @@ from sonarc.tracking import mlflow_client
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.exceptions import MlflowException
 
 SHA_TAG, URI_TAG = "package_sha256", "package_uri"
 
@@ -119,7 +120,7 @@ class Registry:
             try:
                 return _registered(self._client.get_model_version_by_alias(model, alias))
             except MlflowException as error:
-                if _absent(error):
+                if _absent(error) or not self._exists(model, error):
                     return None
                 raise
 
@@ -135,12 +136,27 @@ class Registry:
             try:
                 return _registered(self._client.get_model_version(model, version))
             except MlflowException as error:
-                if not _absent(error):
+                if not _absent(error) and self._exists(model, error):
                     raise
                 raise TrackingError(
                     f"Version {version} of {model!r} does not exist or was deleted.",
                     "Choose a version that is listed in the registry.",
                 ) from error
+
+    def _exists(self, model: str, refusal: MlflowException) -> bool:
+        """Whether there may be such a model, after a call about part of it failed: of one that is not there, a server
+        with accounts says that its parts are forbidden, and only of the model itself that it is not there."""
+        from mlflow.exceptions import MlflowException
+
+        if refusal.error_code != "PERMISSION_DENIED":
+            return True
+        try:
+            self._client.get_registered_model(model)
+        except MlflowException as error:
+            if _absent(error):
+                return False
+            raise
+        return True
 
     def versions(self, model: str) -> list[Listed]:
         """Every version of `model` that holds a package, newest first; none where nothing is registered."""

@@ -18,7 +18,9 @@ from postgres import postgres
 
 from infra.check.render import INFRA, render
 from sonarc.bench.s3_server import s3_server
+from sonarc.contracts.errors import TrackingError
 from sonarc.contracts.processes import end_tree, free_port
+from sonarc.tracking.registry import Registry
 
 PATIENCE = 300.0
 ADMIN, PIPELINE, ENDPOINT = ("admin", "a" * 16), ("pipeline", "p" * 16), ("endpoint", "e" * 16)
@@ -132,10 +134,18 @@ def test_strangers_and_strange_names_are_refused(tracking: Tracking) -> None:
 
 
 @pytest.mark.slow
-def test_accounts_are_made_once_and_the_endpoint_only_reads(tracking: Tracking, tmp_path: Path) -> None:
+def test_accounts_are_made_once_and_the_endpoint_only_reads(
+    tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert tracking.make_accounts(tmp_path) == "endpoint: made\npipeline: made\n"
     assert tracking.make_accounts(tmp_path) == "endpoint: kept\npipeline: kept\n"
     models = "/api/2.0/mlflow/registered-models"
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", PIPELINE[0])
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PIPELINE[1])
+    registry = Registry(tracking.address, tmp_path.as_uri())
+    assert registry.resolve("sonarc", "champion") is None, "of what is not there the server says that it is forbidden"
+    with pytest.raises(TrackingError, match="does not exist"):
+        registry.version("sonarc", "1")
     assert tracking.call("POST", f"{models}/create", PIPELINE, json={"name": "sonarc"}).status_code == 200
     for account in (PIPELINE, ENDPOINT):
         assert tracking.call("GET", f"{models}/get?name=sonarc", account).status_code == 200
