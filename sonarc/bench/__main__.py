@@ -16,8 +16,7 @@ from sonarc.bench.sheet import BenchSheet, read_sheet, write_sheet
 from sonarc.contracts import store
 from sonarc.contracts.config import CodecConfig
 from sonarc.contracts.errors import DataError, SonarcError
-from sonarc.contracts.result import read_result, stage_folder
-from sonarc.report.summary import read_summary
+from sonarc.contracts.result import StageResult
 
 FOLDER = Path("bench")
 
@@ -170,11 +169,11 @@ def last_package(runs: Path) -> str:
 
 
 def _last(runs: Path, stage: str, output: str) -> str:
-    """URI of an output of a stage of the last run."""
-    line = read_summary(str(runs / "latest" / "summary.json")).stage(stage)
-    if line is None or not line.key:
+    """URI of an output of a stage of the last run, in whatever store that was."""
+    record = runs / "latest" / "stages" / f"{stage}.json"
+    if not record.exists():
         raise DataError(f"The last run has no outcome of {stage}.", "Run the whole pipeline first: make run.")
-    return read_result(stage_folder(store.default_store(), stage, line.key)).outputs[output].uri
+    return StageResult.model_validate(store.read_json(str(record))["result"]).outputs[output].uri
 
 
 if __name__ == "__main__":

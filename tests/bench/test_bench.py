@@ -8,7 +8,7 @@ from report_example import example_summary
 from tiny_package import SAMPLES, make_package
 
 from sonarc.bench import generation
-from sonarc.bench.__main__ import main
+from sonarc.bench.__main__ import last_package, main
 from sonarc.bench.arithmetic import count_operations, matmul_rate
 from sonarc.bench.floor import Peak, Work, floor, work_of
 from sonarc.bench.inference import operations, realtime
@@ -22,6 +22,7 @@ from sonarc.contracts.config import ArcConfig, DiTConfig, SonarcConfig
 from sonarc.contracts.errors import DataError
 from sonarc.contracts.machine import Machine, this_machine
 from sonarc.contracts.presets import load
+from sonarc.contracts.result import Artifact, StageResult
 from sonarc.dit import DiT
 from sonarc.report.summary import RunSummary, write_summary
 
@@ -97,6 +98,17 @@ def test_the_pipeline_is_timed_from_first_and_repeated_runs(tmp_path: Path) -> N
     assert (rows["first_run"].value, rows["first_run"].met()) == (1_100.0, False)
     assert (rows["repeated_run"].value, rows["repeated_run"].met()) == (80.0, True)
     assert rows["stage.pretrain"].value == 322.0
+
+
+def test_the_last_runs_package_is_where_that_run_put_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no outcome of promote"):
+        last_package(tmp_path)
+    made = Artifact(uri="s3://elsewhere/packages/p", sha256="0" * 64)
+    result = StageResult(stage="promote", key="k", status="succeeded", outputs={"package": made})
+    place = tmp_path / "latest" / "stages"
+    place.mkdir(parents=True)
+    (place / "promote.json").write_text(json.dumps({"result": result.model_dump(mode="json", by_alias=True)}))
+    assert last_package(tmp_path) == made.uri
 
 
 def test_generation_is_timed_part_by_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
