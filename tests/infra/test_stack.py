@@ -113,7 +113,7 @@ def test_the_pipeline_by_one_flag_a_request_a_query_and_a_rollback(stack: Stack)
     assert "SonarcErrors" in {rule["name"] for group in rules for rule in group["rules"]}
 
     # Another evaluation makes another package of the same weights: what comes before it is cached.
-    stack.sonarc("run", "--preset", "ci", "--quiet", "--set", "evaluate.bootstrap=40")
+    stack.sonarc("run", "--preset", "ci", "--quiet", "--set", "evaluate.bootstrap=60")
     assert stack.ask(key).headers["x-sonarc-model"] == f"{MODEL}/2"
     stack.sonarc("models", "rollback", "--model", MODEL, "--why", "a test of going back")
     _until(lambda: stack.ask(key).headers.get("x-sonarc-model") == f"{MODEL}/1", "the endpoint to go back")
