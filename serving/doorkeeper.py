@@ -78,10 +78,14 @@ class Doorkeeper:
             await self._app(scope, receive, send)
             return
         path = scope["path"]
-        if scope["method"] == "POST" and self._inside >= self._places.get(path, math.inf):
-            self._refused[path] += 1
-            raise errors.too_busy(max(1, math.ceil(self._mean_s)))
         visit = _Visit(self, path, receive, send)
+        if scope["method"] == "POST":
+            # A short body is there with its headers: of a crowd that comes all at once each is counted before the next.
+            await visit.begin()
+            if visit.whole and self._inside >= self._places.get(path, math.inf):
+                self._refused[path] += 1
+                raise errors.too_busy(max(1, math.ceil(self._mean_s)))
+        visit.enter()
         try:
             await self._app({**scope, "headers": self._told(scope, path)}, visit.receive, visit.send)
         finally:
@@ -94,7 +98,7 @@ class Doorkeeper:
         return [*kept, (REFUSED.encode(), str(refused).encode())] if refused else kept
 
     def enter(self) -> None:
-        """Somebody's request has arrived whole: one who is still sending keeps nobody out."""
+        """Somebody waits for an answer."""
         self._inside += 1
 
     def leave(self) -> None:
@@ -115,17 +119,35 @@ class _Visit:
 
     def __init__(self, door: Doorkeeper, path: str, receive: Receive, send: Send) -> None:
         self._door, self._path, self._receive, self._send = door, path, receive, send
+        self._first: Message | None = None
         self._since: float | None = None
         self._left = False
+        self.whole = False
+        """Whether the request has arrived to its end."""
+
+    async def begin(self) -> None:
+        """Take the first part of the body, for the application to have later."""
+        self._first = await self._next()
 
     async def receive(self) -> Message:
         """The next part of the body."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        message = await self._next()
+        self.enter()
+        return message
+
+    async def _next(self) -> Message:
         message = await self._receive()
-        whole = message["type"] == "http.request" and not message.get("more_body", False)
-        if whole and self._since is None and not self._left:
+        self.whole = self.whole or (message["type"] == "http.request" and not message.get("more_body", False))
+        return message
+
+    def enter(self) -> None:
+        """Count it, once it has arrived whole: one who is still sending keeps nobody out."""
+        if self.whole and self._since is None and not self._left:
             self._since = time.monotonic()
             self._door.enter()
-        return message
 
     async def send(self, message: Message) -> None:
         """A part of the answer, without what is the doorkeeper's alone."""

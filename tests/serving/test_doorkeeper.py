@@ -69,6 +69,16 @@ async def test_beyond_the_places_it_is_429_at_once_and_afterwards_there_is_room_
         assert (await client.post(ROUTE)).status_code == 200
 
 
+async def test_of_a_crowd_that_comes_all_at_once_only_so_many_get_in() -> None:
+    app = Slow()
+    async with door(app, places=3) as client:
+        crowd = await begun(client, 20)
+        app.let.set()
+        statuses = [answer.status_code for answer in await asyncio.gather(*crowd)]
+    assert sorted(statuses) == [200] * 3 + [429] * 17
+    assert len(app.headers) == 1 + 3
+
+
 async def test_one_who_is_still_sending_and_one_who_has_gone_keep_nobody_out() -> None:
     app = Slow()
     guarded = Guard(Doorkeeper(Places(app, 1, [ROUTE])), 1_000)
