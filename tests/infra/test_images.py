@@ -33,8 +33,22 @@ ROLES = ("pipeline", "worker", "serve")
 PINS = read_pins(ROOT / "constraints.txt")
 ROOMS = {
     "pipeline": ("components", "pipelines", "sonarc/contracts", "sonarc/tracking", "sonarc/report"),
-    "worker": ("ray_jobs", *(f"sonarc/{name}" for name in ("audio", "data", "dit", "arc", "training", "tuning"))),
-    "serve": ("serving", "sonarc/runtime", "sonarc/codec", "sonarc/text", "sonarc/contracts"),
+    "worker": (
+        "ray_jobs",
+        "components/promote",
+        "components/launch",
+        *(f"sonarc/{name}" for name in ("audio", "data", "dit", "arc", "training", "tuning")),
+    ),
+    "serve": (
+        "serving",
+        "components/deploy",
+        "components/smoke",
+        "components/launch",
+        "sonarc/runtime",
+        "sonarc/codec",
+        "sonarc/text",
+        "sonarc/contracts",
+    ),
 }
 """What a role must be able to import."""
 
