@@ -10,9 +10,11 @@ would be so many that those with a place wait for the core, too. No ray here: AS
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection
 
 from starlette.datastructures import MutableHeaders
@@ -24,6 +26,10 @@ PLACES = "x-sonarc-places"
 """Header of an ingress's answer to its proxy: requests that can be waited for at one time."""
 REFUSED = "x-sonarc-refused"
 """Header of a proxy's request to its ingress: requests to that path refused at the door since the one before."""
+SHORT = 65_536
+"""Bytes of a body that are taken before it is known whether there is a place."""
+ARRIVED_S = 0.02
+"""A body that takes longer is let in uncounted, seconds: the ingress has its own limit for those."""
 _SMOOTHING = 0.2
 """Weight of the newest answer in the mean time to one."""
 
@@ -119,21 +125,25 @@ class _Visit:
 
     def __init__(self, door: Doorkeeper, path: str, receive: Receive, send: Send) -> None:
         self._door, self._path, self._receive, self._send = door, path, receive, send
-        self._first: Message | None = None
+        self._taken: deque[Message] = deque()
         self._since: float | None = None
         self._left = False
         self.whole = False
         """Whether the request has arrived to its end."""
 
     async def begin(self) -> None:
-        """Take the first part of the body, for the application to have later."""
-        self._first = await self._next()
+        """Take what has arrived of a short body, for the application to have later; one who sends slowly is not awaited."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ARRIVED_S):
+                while not self.whole and sum(len(part.get("body", b"")) for part in self._taken) < SHORT:
+                    self._taken.append(await self._next())
+                    if self._taken[-1]["type"] != "http.request":
+                        return
 
     async def receive(self) -> Message:
         """The next part of the body."""
-        if self._first is not None:
-            first, self._first = self._first, None
-            return first
+        if self._taken:
+            return self._taken.popleft()
         message = await self._next()
         self.enter()
         return message
