@@ -132,7 +132,7 @@ class _Visit:
         """Whether the request has arrived to its end."""
 
     async def begin(self) -> None:
-        """Take what has arrived of a short body, for the application to have later; one who sends slowly is not awaited."""
+        """Take what has arrived of a short body, for the application to have later; await no slow sender."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ARRIVED_S):
                 while not self.whole and sum(len(part.get("body", b"")) for part in self._taken) < SHORT:
