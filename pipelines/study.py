@@ -18,7 +18,7 @@ from sonarc.contracts.config import SonarcConfig
 from sonarc.contracts.hashing import sha256_json
 from sonarc.study.design import StudyDesign
 from sonarc.study.document import write_documents
-from sonarc.study.material import Made
+from sonarc.study.material import Made, Material
 from sonarc.study.result import write_study
 from sonarc.study.run import Study
 from sonarc.study.scores import StudyRow
@@ -35,7 +35,7 @@ def study(design: StudyDesign, size: str, out: Path, *, documents: bool = True) 
     """
     with Teller() as teller:
         made = prepare(design.config)
-        work = Study(design, made, _folder().as_uri(), teller.tell, threads=design.config.compute.threads)
+        work = Study(Material(design, made, _folder().as_uri(), teller.tell, design.config.compute.threads))
         file = out / "study.json"
         for result in work.run():
             told = result.model_copy(update={"command": f"sonarc study --size {size}", "machine": machine()})
@@ -53,7 +53,7 @@ def attempt(design: StudyDesign, name: str, overrides: list[str]) -> list[StudyR
     """
     with Teller() as teller:
         made = prepare(design.config)
-        work = Study(design, made, _folder().as_uri(), teller.tell, threads=design.config.compute.threads)
+        work = Study(Material(design, made, _folder().as_uri(), teller.tell, design.config.compute.threads))
         rows = work.attempt(name, design)
     with (_folder() / "tries.jsonl").open("a", encoding="utf-8") as file:
         for row in rows:

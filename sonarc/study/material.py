@@ -60,7 +60,7 @@ class Material:
     made: Made
     folder: str
     tell: Tell
-    threads: int
+    threads: int = 2
 
     @cached_property
     def codec(self) -> SpectralCodec | OobleckCodec:

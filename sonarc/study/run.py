@@ -17,11 +17,11 @@ from sonarc.runtime.sampled import SampledCheckpoint
 from sonarc.study.comparing import copies, differences
 from sonarc.study.design import ARC, StudyDesign
 from sonarc.study.heard import Heard
-from sonarc.study.material import Made, Material
+from sonarc.study.material import Material
 from sonarc.study.result import Choice, Copying, StudyResult, TrainingLine
 from sonarc.study.scores import Entry, Judge, StudyRow
 from sonarc.study.timing import Timing, Way, timings
-from sonarc.study.trainings import Tell, Trained, Trainings
+from sonarc.study.trainings import Trained, Trainings
 
 
 @dataclass
@@ -29,16 +29,10 @@ class Study:
     """A study in the making.
 
     Attributes:
-        folder: URI of what it keeps.
-        tell: hears how far each part is.
-        threads: CPU threads.
+        material: what its rows are made of and judged by.
     """
 
-    design: StudyDesign
-    made: Made
-    folder: str
-    tell: Tell
-    threads: int = 2
+    material: Material
     rows: dict[str, tuple[StudyRow, Row]] = field(default_factory=dict)
     choices: list[Choice] = field(default_factory=list)
     copying: list[Copying] = field(default_factory=list)
@@ -47,7 +41,7 @@ class Study:
 
     def run(self) -> Iterator[StudyResult]:
         """Every part in turn; what is known so far after each."""
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.material.threads)
         design = self.design
         base = self._trained(self.trainings.base(design.config))
         yield from self._real_rows()
@@ -65,7 +59,7 @@ class Study:
 
     def attempt(self, name: str, design: StudyDesign) -> list[StudyRow]:
         """Train ARC with other settings, and score it on validation: how settings are chosen."""
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.material.threads)
         base = self.trainings.base(self.design.config)
         trained = self.trainings.arm(name, design.config.arc, design.training_seeds[0], base)
         return [self._validated(name, trained, Sampling("generator", steps)) for steps in design.ablation_steps]
@@ -84,16 +78,16 @@ class Study:
             timings=self.timings,
         )
 
-    @cached_property
-    def material(self) -> Material:
-        """What its rows are made of and judged by."""
-        return Material(self.design, self.made, self.folder, self.tell, self.threads)
+    @property
+    def design(self) -> StudyDesign:
+        """What it sets out to do."""
+        return self.material.design
 
     @cached_property
     def trainings(self) -> Trainings:
         """Trains, or finds what is trained."""
-        place = store.join(self.folder, "trainings")
-        return Trainings(place, self.made.dataset_uri, self.made.latents_uri, self.made.latents_sha256, self.tell)
+        place, made = store.join(self.material.folder, "trainings"), self.material.made
+        return Trainings(place, made.dataset_uri, made.latents_uri, made.latents_sha256, self.material.tell)
 
     def _trained(self, trained: Trained) -> Trained:
         self.lines.append(
@@ -213,14 +207,14 @@ class Study:
             "arc": arc.sha256,
             "samplings": [astuple(s) for s in samplings],
         }
-        place = store.join(self.folder, "timings", f"{sha256_json(named)[:16]}.json")
+        place = store.join(self.material.folder, "timings", f"{sha256_json(named)[:16]}.json")
         if not store.exists(place):
             loaded = {
                 kind: SampledCheckpoint(trained.uri, self.material.codec, self.material.test.tasks.prompts)
                 for kind, trained in models.items()
             }
             ways = {_way(s): partial(loaded[s.kind].under, s) for s in samplings}
-            found = timings(ways, self.material.test.tasks, lambda n, total: self.tell("timing", n, total, ""))
+            found = timings(ways, self.material.test.tasks, lambda n, total: self.material.tell("timing", n, total, ""))
             store.write_json(place, [timing.model_dump(mode="json") for timing in found])
         self.timings = tuple(Timing.model_validate(line) for line in store.read_json(place))
 

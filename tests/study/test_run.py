@@ -17,7 +17,7 @@ from sonarc.data.reader import read_index
 from sonarc.study import material, run, trainings
 from sonarc.study.design import ARC, StudyDesign
 from sonarc.study.document import page, picture, write_documents
-from sonarc.study.material import Made
+from sonarc.study.material import Made, Material
 from sonarc.study.result import StudyResult, read_study, write_study
 from sonarc.study.run import Study
 from sonarc.study.sizes import design_of
@@ -69,7 +69,7 @@ def _tell(what: str, done: int, total: int, note: str) -> None:
 
 @pytest.fixture(scope="module")
 def result(place: tuple[StudyDesign, Made, str]) -> StudyResult:
-    return list(Study(*place, _tell, threads=1).run())[-1]
+    return list(Study(Material(*place, _tell, threads=1)).run())[-1]
 
 
 def test_every_model_is_scored_at_every_sampling(result: StudyResult, place: tuple[StudyDesign, Made, str]) -> None:
@@ -98,7 +98,7 @@ def test_real_clips_are_nearest_and_are_what_they_are_called(result: StudyResult
 def test_guidance_is_chosen_on_clips_that_no_row_is_scored_on(
     result: StudyResult, place: tuple[StudyDesign, Made, str]
 ) -> None:
-    study = Study(*place, _tell, threads=1)
+    study = Study(Material(*place, _tell, threads=1))
     assert not set(study.material.valid.tasks.keys) & set(study.material.test.tasks.keys)
     assert not set(study.material.train[0]) & {*study.material.valid.tasks.keys, *study.material.test.tasks.keys}
     groups = {split: set(read_index(place[1].dataset_uri, split)["group"].to_pylist()) for split in ("valid", "test")}
@@ -137,7 +137,7 @@ def test_a_second_run_trains_and_hears_nothing_again(
     monkeypatch.setattr(trainings, "posttrain", refuse)
     monkeypatch.setattr(material.Ears, "vectors", refuse)
     monkeypatch.setattr(run.SampledCheckpoint, "under", refuse)
-    again = list(Study(*place, _tell, threads=1).run())[-1]
+    again = list(Study(Material(*place, _tell, threads=1)).run())[-1]
     assert again == result
 
 
@@ -145,7 +145,7 @@ def test_other_settings_are_tried_on_validation(place: tuple[StudyDesign, Made, 
     design, made, folder = place
     arc = design.config.arc.model_copy(update={"lr_generator": 1e-3})
     other = design.model_copy(update={"config": design.config.model_copy(update={"arc": arc})})
-    study = Study(design, made, folder, _tell, threads=1)
+    study = Study(Material(design, made, folder, _tell, threads=1))
     (row,) = study.attempt("faster", other)
     assert row.n_real == len(read_index(made.dataset_uri, "valid"))
     assert row.ref_sha256 not in {r.ref_sha256 for r in result.rows}
