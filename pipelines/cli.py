@@ -163,7 +163,7 @@ def train_codec(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Train so many steps instead, however long a shared machine takes.")
     ] = None,
-    start: Annotated[str, typer.Option(help="Codec to go on from, such as codec-v2; none: start afresh.")] = "",
+    start: Annotated[str, typer.Option(help="Codec to go on from, such as codec-v3; none: start afresh.")] = "",
     decoder_only: Annotated[
         bool, typer.Option(help="Keep the encoder of --start: latents, and models trained on them, stay valid.")
     ] = False,

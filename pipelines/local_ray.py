@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -147,7 +148,7 @@ def _node(python: str, module: str, logical_cpus: int, temporary: Path, object_s
 
 
 def wait_until_up(address: str, token: str, check: Callable[[], None], log: Path) -> None:
-    """Return once a head's jobs API answers.
+    """Return once a head's jobs API answers and a node has joined it: jobs that come before have nobody to start them.
 
     Args:
         address: of the jobs API.
@@ -161,7 +162,7 @@ def wait_until_up(address: str, token: str, check: Callable[[], None], log: Path
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         check()
-        if answers(address, token):
+        if alive_nodes(address, token):
             return
         time.sleep(0.2)
     raise StageError(f"The local Ray did not come up within {START_SECONDS:.0f} s.", f"Its log: {log}")
@@ -175,6 +176,17 @@ def answers(address: str, token: str) -> bool:
             return True
     except (urllib.error.URLError, OSError):
         return False
+
+
+def alive_nodes(address: str, token: str) -> int:
+    """How many nodes the head at `address`, of its jobs API, knows to be alive; 0 while it does not answer."""
+    request = urllib.request.Request(f"{address}/nodes?view=summary", headers={"Authorization": f"Bearer {token}"})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            nodes = json.load(answer)["data"]["summary"]
+    except (urllib.error.URLError, OSError, ValueError, KeyError):
+        return 0
+    return sum(found["raylet"].get("state") == "ALIVE" for found in nodes)
 
 
 @contextlib.contextmanager

@@ -79,9 +79,10 @@ def launch(
             ProgressWriter(Path(progress), stage)(1, 1, unit="stage", message="cached" if record.cached else "done")
         if stage == "ingest" and request.config.retrain.only_new:
             _require_new(request, record.result)
-    except SonarcError as error:
+    except Exception as error:
         if progress:
-            failure = StageFailed(stage=stage, failure=failure_of(error), exit_code=error.exit_code)
+            code = error.exit_code if isinstance(error, SonarcError) else SonarcError.exit_code
+            failure = StageFailed(stage=stage, failure=failure_of(error), exit_code=code)
             store.write_json(str(Path(progress).parent / "error.json"), failure.model_dump(mode="json"))
         raise
     return record

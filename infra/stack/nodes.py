@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from infra.stack.layout import Layout
 from infra.stack.ports import HOST
 from infra.stack.postgres import tuning_url
 from infra.stack.service import Service
-from pipelines.local_ray import head_command, node_command
+from pipelines.local_ray import alive_nodes, head_command, node_command
 from sonarc.contracts.processes import private_env
 
 NODES = 2
@@ -56,17 +53,6 @@ def node(layout: Layout) -> Service:
 def discovery(layout: Layout) -> Path:
     """The file in which the head tells Prometheus where the nodes' figures are."""
     return layout.folder / "ray" / "head" / "prom_metrics_service_discovery.json"
-
-
-def alive_nodes(address: str, token: str) -> int:
-    """How many nodes the head knows to be alive; 0 while it does not answer."""
-    request = urllib.request.Request(f"{address}/nodes?view=summary", headers={"Authorization": f"Bearer {token}"})
-    try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            nodes = json.load(answer)["data"]["summary"]
-    except (urllib.error.URLError, OSError, ValueError, KeyError):
-        return 0
-    return sum(found["raylet"].get("state") == "ALIVE" for found in nodes)
 
 
 def _environment(layout: Layout) -> dict[str, str]:

@@ -55,7 +55,7 @@ def write_card(
 
     Args:
         codec: what the card is about.
-        name: its name, such as `codec-v2`.
+        name: its name, such as `codec-v3`.
         made: its provenance.
         figures: kind of held-out audio → `fidelity.reconstruction_figures` on it.
         real_time_factor: seconds of audio decoded a second at batch 1.

@@ -71,11 +71,11 @@ def save_codec(codec: SpectralCodec | OobleckCodec, uri: str, card: str = "") ->
     return sha256_bytes(config + weights)
 
 
-def load_codec(name_or_uri: str = "codec-v2") -> SpectralCodec | OobleckCodec:
+def load_codec(name_or_uri: str = "codec-v3") -> SpectralCodec | OobleckCodec:
     """A codec ready for use, in float32 and evaluation mode.
 
     Args:
-        name_or_uri: a codec shipped with Sonarc, such as `codec-v2`, or the location of a codec folder.
+        name_or_uri: a codec shipped with Sonarc, such as `codec-v3`, or the location of a codec folder.
 
     Raises:
         CheckpointError: no such codec, a malformed configuration, or weights that do not fit it: missing,
@@ -111,7 +111,7 @@ def _read(name_or_uri: str) -> tuple[bytes, bytes]:
     except StoreError as error:
         raise CheckpointError(
             f"There is no codec {name_or_uri!r}: {error.message}",
-            "Name a shipped codec such as codec-v2, or a folder with config.json and model.safetensors.",
+            "Name a shipped codec such as codec-v3, or a folder with config.json and model.safetensors.",
         ) from error
 
 

@@ -42,7 +42,7 @@ def sha256_code(packages: Iterable[str]) -> str:
     somebody must remember to raise, enters the key.
 
     Args:
-        packages: dotted names relative to the project root, such as `sonarc.codec` or `sonarc.assets.codec-v2`.
+        packages: dotted names relative to the project root, such as `sonarc.codec` or `sonarc.assets.codec-v3`.
     """
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()

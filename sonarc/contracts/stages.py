@@ -26,7 +26,7 @@ class StageSpec:
 
 _MODEL = ("sonarc.dit", "sonarc.text", "sonarc.flow", "sonarc.training", "sonarc.data", "sonarc.checkpoint")
 _TRAINING = ("ray_jobs.training", "ray_jobs.worker")
-_CODEC = ("sonarc.assets.codec-v2", "sonarc.codec")
+_CODEC = ("sonarc.assets.codec-v3", "sonarc.codec")
 _SCORING = ("sonarc.samplers", "sonarc.runtime", "sonarc.metrics", "sonarc.assets.clap-v1", *_CODEC)
 
 STAGES: dict[str, StageSpec] = {

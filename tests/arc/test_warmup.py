@@ -109,7 +109,7 @@ def test_a_warm_up_longer_than_the_training_is_refused() -> None:
 
 def test_the_alignment_loss_falls_with_the_latents_alone() -> None:
     encoder = load_text_encoder(TextConfig())
-    alignment = ClapAlignment.load("codec-v2", "clap-v1", encoder)
+    alignment = ClapAlignment.load("codec-v3", "clap-v1", encoder)
     cond = Conditioning(encoder(["a loud bass drum hit", "a flute plays in C major"]), torch.tensor([0.7, 0.7]))
     mask_BT = torch.ones(2, 32, dtype=torch.bool)
     mask_BT[0, 24:] = False
@@ -130,7 +130,7 @@ def test_the_alignment_loss_falls_with_the_latents_alone() -> None:
 
 def test_a_clap_of_another_text_encoder_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"clap-v1.*minilm.*toy"):
-        ClapAlignment.load("codec-v2", "clap-v1", ToyEncoder())
+        ClapAlignment.load("codec-v3", "clap-v1", ToyEncoder())
 
 
 def test_the_alignment_reaches_the_generator(base: DiT) -> None:

@@ -23,15 +23,15 @@ def chord(samples: int = 65_536) -> torch.Tensor:
 
 
 def test_the_card_names_the_weights_it_travels_with() -> None:
-    folder = resources.files("sonarc") / "assets" / "codec-v2"
-    codec = load_codec("codec-v2")
+    folder = resources.files("sonarc") / "assets" / "codec-v3"
+    codec = load_codec("codec-v3")
     assert codec.sha256 in (folder / "card.md").read_text()
     assert len((folder / "model.safetensors").read_bytes()) <= 30_000_000
     assert (codec.sample_rate, codec.channels, codec.latent_channels, codec.hop) == (44_100, 2, 64, 1024)
 
 
 def test_a_chord_survives() -> None:
-    codec = load_codec("codec-v2")
+    codec = load_codec("codec-v3")
     audio = chord()
     z_BCT = codec.encode(audio)
     assert z_BCT.shape == (1, 64, 64)
@@ -45,7 +45,7 @@ def test_a_chord_survives() -> None:
 
 
 def test_encoding_in_a_batch_equals_encoding_alone() -> None:
-    codec = load_codec("codec-v2")
+    codec = load_codec("codec-v3")
     clips = torch.cat([chord(16_384), 0.5 * chord(16_384).flip(1)])
     together = codec.encode(clips)
     alone = torch.cat([codec.encode(clip[None]) for clip in clips])

@@ -125,7 +125,7 @@ def test_training_goes_on_from_a_codec(tmp_path: Path) -> None:
 
 
 def test_a_codec_of_another_shape_is_no_start(tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"start": "codec-v2"})
+    config = CONFIG.model_copy(update={"start": "codec-v3"})
     with pytest.raises(CheckpointError, match="another shape"):
         train_codec(tones(), config, tmp_path)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.launch import StageFailed, launch
+from components.launch import stage as launching
 from sonarc.contracts import store
 from sonarc.contracts.errors import SonarcError, StageError
 from sonarc.contracts.presets import load
@@ -90,6 +91,18 @@ def test_a_stage_that_cannot_read_its_input_leaves_the_reason(tmp_path: Path) ->
     assert failed.stage == "gate"
     assert failed.failure.message == caught.value.message
     assert failed.exit_code == caught.value.exit_code
+
+
+def test_a_fault_of_our_own_leaves_its_reason_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(launching, "with_outside", broken)
+    with pytest.raises(ZeroDivisionError):
+        _launch("gate", load("ci"), tmp_path, {})
+    failed = StageFailed.model_validate_json((tmp_path / "run" / "error.json").read_bytes())
+    assert (failed.stage, failed.failure.code, failed.exit_code) == ("gate", "internal", 1)
+    assert "division by zero" in failed.failure.message
 
 
 def test_a_missing_output_of_an_upstream_stage_is_named(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def latents(**changes: Any) -> LatentsManifest:
     settings: dict[str, Any] = {
         "dataset_uri": "file:///d",
         "dataset_sha256": "d",
-        "codec": "codec-v2",
+        "codec": "codec-v3",
         "encoder_sha256": "c",
         "channels": 64,
         "frames": 64,

@@ -41,7 +41,7 @@ def encoded(
     described = LatentsManifest(
         dataset_uri=dataset,
         dataset_sha256=manifest.sha256(),
-        codec="codec-v2",
+        codec="codec-v3",
         encoder_sha256="c" * 64,
         channels=CHANNELS,
         frames=FRAMES,

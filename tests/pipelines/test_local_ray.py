@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 
-from pipelines.local_ray import ATTEMPTS, brought_up
+from pipelines.local_ray import ATTEMPTS, brought_up, wait_until_up
 from sonarc.contracts.errors import StageError
+from tests.loopback import serving
 
 
 def failing(times: int, ended: list[int]) -> Callable[[], AbstractContextManager[str]]:
@@ -46,3 +50,31 @@ def test_an_error_of_the_run_is_no_reason_to_try_again() -> None:
     with pytest.raises(StageError, match="the run's own"), brought_up(failing(0, ended)):
         raise StageError("the run's own", "")
     assert ended == [1]
+
+
+def test_a_head_is_up_once_a_node_has_joined_it(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Head(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            joined = [{"raylet": {"state": "ALIVE"}}] if len(asked) > 2 else [{"raylet": {"state": "DEAD"}}]
+            body = json.dumps({"data": {"summary": joined}}).encode()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with serving(Head) as port:
+        wait_until_up(f"http://127.0.0.1:{port}", "token", lambda: None, tmp_path / "log")
+    assert len(asked) == 3
+
+
+def test_a_head_that_has_ended_is_not_waited_for(tmp_path: Path) -> None:
+    def ended() -> None:
+        raise StageError("The local Ray ended at once with code 1.", "")
+
+    with pytest.raises(StageError, match="ended at once"):
+        wait_until_up("http://127.0.0.1:9", "token", ended, tmp_path / "log")

@@ -12,7 +12,7 @@ from sonarc.contracts.config.base import Positive, PositiveFloat, Section
 class CodecConfig(Section):
     kind: Literal["spectral", "oobleck"] = "spectral"
     """`spectral`: ours, fast on a CPU. `oobleck`: diffusers' AutoencoderOobleck."""
-    uri: str = "codec-v2"
+    uri: str = "codec-v3"
     """A codec shipped with Sonarc by name, or the location of a codec folder."""
     batch: Positive = 16
     """Clips encoded at once."""
