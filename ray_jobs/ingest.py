@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -39,7 +40,7 @@ from sonarc.data.ingest import (
     ShardPlan,
     WrittenShard,
     finish_dataset,
-    make_clips,
+    place_clips,
     plan_shards,
     read_file,
     row_from_json,
@@ -48,10 +49,14 @@ from sonarc.data.ingest import (
     write_shard,
 )
 from sonarc.data.isolated import Isolated
-from sonarc.data.near import Seen, of_file
+from sonarc.data.near import Seen
+from sonarc.data.shards import load_writer
 from sonarc.data.sources import Listing, Refusal, SourceFile, read_source
 
-FILES_PER_TASK = 16
+FILES_PER_TASK = 64
+"""At most. Ray Data takes a tenth of a second from one task to the next."""
+ROUNDS = 4
+"""At least so many tasks one after the other, so that the progress of few files can be seen."""
 DECODE_SECONDS = 120.0
 """A file that takes longer to decode and condition is refused."""
 
@@ -196,9 +201,11 @@ def _ingest_files(
     if not files:
         return
     numbered = [json.dumps([number, asdict(file)]) for number, file in enumerate(files)]
+    rounds = max(ROUNDS, -(-len(files) // (tasks * FILES_PER_TASK)))
+    size = -(-len(files) // (tasks * rounds))  # the tasks of a round end together, those of the last one, too
     batches = [
-        {"number": number, "files": numbered[start : start + FILES_PER_TASK]}
-        for number, start in enumerate(range(0, len(numbered), FILES_PER_TASK))
+        {"number": number, "files": numbered[start : start + size]}
+        for number, start in enumerate(range(0, len(numbered), size))
     ]
     logging.getLogger("ray.data").setLevel(logging.WARNING)  # its plan and its log's place are no news to a user
     options = ray.data.DataContext.get_current()
@@ -220,38 +227,41 @@ def ingest_batch(
 
     A file that cannot be used is an outcome, not an exception. One whose bytes are `known` is not decoded.
     """
-    part = f"{int(batch['number']):08d}.part"
-    flacs: list[bytes] = []
+    name = f"{int(batch['number']):08d}.part"
     offset = 0
     outcomes = []
-    for text in batch["files"]:
-        number, described = json.loads(text)
-        file = SourceFile(**described | {"captions": tuple(described["captions"])})
-        outcome: dict[str, Any] = {
-            "number": number, "sha256": "", "reason": "", "detail": "", "rows": [], "places": [], "fingerprint": "",
-        }  # fmt: skip
-        try:
-            data = read_file(file, config)
-            outcome["sha256"] = sha256_bytes(data)
-            clips = [] if outcome["sha256"] in known else _apart()(make_clips, data, file, audio, config)
-            if clips:
-                whole = of_file([clip.fingerprint for clip in clips])
-                outcome["fingerprint"] = b64encode(whole.tobytes()).decode()
-            for clip in clips:
-                outcome["rows"].append(row_to_json(clip.row))
-                outcome["places"].append((part, offset, len(clip.flac)))
-                flacs.append(clip.flac)
-                offset += len(clip.flac)
-        except Refused as refused:
-            outcome |= {"reason": str(refused.reason), "detail": refused.detail}
-        outcomes.append(outcome)
-    store.write_bytes(store.join(parts, part), b"".join(flacs))
+    with TemporaryDirectory(prefix="sonarc-part-") as scratch:
+        path, part = Path(scratch) / "file", Path(scratch) / name
+        part.touch()
+        for text in batch["files"]:
+            number, described = json.loads(text)
+            file = SourceFile(**described | {"captions": tuple(described["captions"])})
+            outcome: dict[str, Any] = {
+                "number": number, "sha256": "", "reason": "", "detail": "", "rows": [], "places": [], "fingerprint": "",
+            }  # fmt: skip
+            try:
+                data = read_file(file, config)
+                digest = outcome["sha256"] = sha256_bytes(data)
+                if digest not in known:
+                    path.write_bytes(data)
+                    placed = _apart()(place_clips, path, digest, file, audio, config, part, offset)
+                    outcome["fingerprint"] = b64encode(placed.fingerprint.tobytes()).decode()
+                    outcome["rows"] = [row_to_json(row) for row in placed.rows]
+                    for size in placed.sizes:
+                        outcome["places"].append((name, offset, size))
+                        offset += size
+            except Refused as refused:
+                outcome |= {"reason": str(refused.reason), "detail": refused.detail}
+            outcomes.append(outcome)
+        os.truncate(part, offset)  # one that died may have begun to write
+        store.upload(part, store.join(parts, name))
     return {"outcomes": json.dumps(outcomes)}
 
 
 @cache
 def _apart() -> Isolated:
     """This worker's process for decoding: libraries that decode have crashed on files made for it."""
+    load_writer()  # now, and not when the last files are in and everybody waits for shards
     return Isolated(DECODE_SECONDS)
 
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sonarc.audio.decode import Waveform
+from sonarc.audio.level import ABSOLUTE_LUFS, BLOCK_SECONDS, integrated_loudness, peak_of
 from sonarc.audio.refusal import Refused
 from sonarc.contracts.config import AudioConfig, DataConfig
 from sonarc.contracts.dataset import Reason
-
-if TYPE_CHECKING:
-    import pyloudnorm
 
 FADE_SECONDS = 0.005
 """Raised-cosine fade where a clip was cut out of running sound."""
@@ -26,8 +22,6 @@ TAIL_FRACTION = 0.25
 FADED_LU = 24.0
 """A clip this much quieter than the loudest of its file is a decay's last remains: levelling it would raise noise."""
 
-_GATE_SECONDS = 0.4  # BS.1770's gating block; shorter clips are measured as one block, silence after them
-_GATE_LUFS = -70.0  # BS.1770's absolute gate: nothing quieter has a loudness
 _H = math.sqrt(0.5)
 
 # Left and right as sums of the channels of mono, stereo, 3.0, quad, 5.0, 5.1, 6.1 and 7.1 in WAVE order, after
@@ -81,7 +75,7 @@ def condition(waveform: Waveform, audio: AudioConfig, data: DataConfig) -> list[
     segments: list[Segment] = []
     for start, stop in _cuts(first, last, audio.samples * rate / audio.sample_rate, data, rate):
         piece_AS = stereo_AS[:, start:stop]
-        if np.abs(piece_AS).max() < threshold:
+        if peak_of(piece_AS) < threshold:
             continue  # a pause within a long file
         piece_AS = _resample(piece_AS, rate, audio.sample_rate)[:, : audio.samples]
         faded_AS = _faded(piece_AS, audio.sample_rate, fade_in=start > first)
@@ -115,13 +109,13 @@ def _without_offset(audio_AS: NDArray[np.float32], threshold: float) -> NDArray[
 
 def _sounding(audio_AS: NDArray[np.float32], threshold: float) -> tuple[int, int]:
     """First sample at or above the threshold on any channel, and one past the last."""
-    level_S = np.maximum(audio_AS.max(axis=0), -audio_AS.min(axis=0))
-    loud = np.flatnonzero(level_S >= threshold)
-    if not len(loud):
-        peak = float(level_S.max())
+    loud_S = np.any(np.abs(audio_AS) >= threshold, axis=0)
+    first = int(loud_S.argmax())
+    if not loud_S[first]:
+        peak = peak_of(audio_AS)
         level = f"{20 * math.log10(peak):.1f} dBFS" if peak > 0 else "digital silence"
         raise Refused(Reason.SILENT, f"its peak is {level}")
-    return int(loud[0]), int(loud[-1]) + 1
+    return first, len(loud_S) - int(loud_S[::-1].argmax())
 
 
 def _cuts(first: int, last: int, clip: float, data: DataConfig, rate: int) -> list[tuple[int, int]]:
@@ -155,13 +149,6 @@ def _faded(audio_AS: NDArray[np.float32], rate: int, *, fade_in: bool) -> NDArra
     return faded_AS
 
 
-@cache
-def _meter(rate: int) -> pyloudnorm.Meter:
-    import pyloudnorm  # brings scipy.signal, seconds that only ingest needs to spend
-
-    return pyloudnorm.Meter(rate)
-
-
 def _levelled(
     audio_AS: NDArray[np.float32], rate: int, lufs: float, peak_dbfs: float
 ) -> tuple[NDArray[np.float32], float]:
@@ -169,14 +156,14 @@ def _levelled(
 
     No limiter: a drum hit whose peak would pass the ceiling stays quieter instead of being bent.
     """
-    peak = float(np.abs(audio_AS).max())
+    peak = peak_of(audio_AS)
     ceiling = 10 ** (peak_dbfs / 20) / peak
-    # Measured at full scale, so that the gate of −70 LUFS does not swallow a quiet recording.
-    missing = max(0, math.ceil(_GATE_SECONDS * rate) - audio_AS.shape[1])
-    block_SA = audio_AS.T.astype(np.float64) / peak
-    if missing:
-        block_SA = np.pad(block_SA, ((0, missing), (0, 0)))
-    measured = max(float(_meter(rate).integrated_loudness(block_SA)), _GATE_LUFS)
+    # Measured at full scale, so that the gate of −70 LUFS does not swallow a quiet recording; a clip shorter than a
+    # block as one block, silence after it.
+    full_AS = np.divide(audio_AS, peak, dtype=np.float64)
+    if missing := max(0, math.ceil(BLOCK_SECONDS * rate) - audio_AS.shape[1]):
+        full_AS = np.pad(full_AS, ((0, 0), (0, missing)))
+    measured = max(integrated_loudness(full_AS, rate), ABSOLUTE_LUFS)
     loudness = measured + 20 * math.log10(peak)
     gain = min(10 ** ((lufs - loudness) / 20), ceiling)
     return audio_AS * np.float32(gain), loudness

@@ -11,13 +11,18 @@ from numpy.typing import NDArray
 from sonarc.contracts.errors import DataError
 
 FULL_SCALE = 32_768
+EFFORT = 0.5
+"""FLAC's level 4 of 8, in [0, 1]: four fifths of the time of its usual 5, and bytes within half a percent."""
 
 
 def encode_flac(audio_AS: NDArray[np.float32], sample_rate: int) -> bytes:
     """FLAC of audio `(A, S)` in [-1, 1], rounded to 16 bits without dither (dither would need a seed)."""
-    pcm_AS = np.clip(np.rint(audio_AS * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    scaled_SA = np.multiply(audio_AS.T, np.float32(FULL_SCALE), order="C")
+    np.clip(np.rint(scaled_SA, out=scaled_SA), -FULL_SCALE, FULL_SCALE - 1, out=scaled_SA)
     buffer = io.BytesIO()
-    soundfile.write(buffer, pcm_AS.T, sample_rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(
+        buffer, scaled_SA.astype(np.int16), sample_rate, format="FLAC", subtype="PCM_16", compression_level=EFFORT
+    )
     return buffer.getvalue()
 
 

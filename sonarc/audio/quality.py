@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sonarc.audio.decode import Waveform
+from sonarc.audio.level import peak_of
 from sonarc.audio.refusal import Refused
 from sonarc.contracts.config import DataConfig
 from sonarc.contracts.dataset import Reason
@@ -39,7 +40,7 @@ def check_quality(waveform: Waveform, config: DataConfig) -> None:
 
 def clipped_share(audio_AS: NDArray[np.float32]) -> float:
     """Share of a file's samples that stand in flat runs at its peak, in [0, 1]; square waves have many by nature."""
-    peak = float(np.abs(audio_AS).max(initial=0.0))
+    peak = peak_of(audio_AS)
     if peak == 0:
         return 0.0
     at_AS = np.abs(audio_AS) >= AT_PEAK * peak
@@ -61,6 +62,8 @@ def bandwidth(audio_AS: NDArray[np.float32], sample_rate: int) -> float:
     A file that was resampled up has nothing above its old band, and a fall of tens of decibels at its edge. A dull
     sound falls off slowly and keeps the whole band.
     """
+    from scipy.fft import rfft  # three times as fast as numpy's in single precision
+
     nyquist = sample_rate / 2
     samples = audio_AS.shape[1]
     if samples < WINDOW:
@@ -69,7 +72,7 @@ def bandwidth(audio_AS: NDArray[np.float32], sample_rate: int) -> float:
     frames = np.stack([audio_AS[:, start : start + WINDOW].mean(axis=0) for start in starts]) * np.blackman(
         WINDOW
     ).astype(np.float32)
-    power_F = np.square(np.abs(np.fft.rfft(frames))).mean(axis=0)
+    power_F = np.square(np.abs(rfft(frames))).mean(axis=0)
     per_band = max(1, round(BAND_HZ * WINDOW / sample_rate))
     bands = power_F[: len(power_F) // per_band * per_band].reshape(-1, per_band).mean(axis=1)
     level_K = 10 * np.log10(bands + 1e-3)  # about the noise of 16 bits

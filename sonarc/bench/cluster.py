@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from sonarc.contracts import store
+from sonarc.contracts.computing import computing_env
 from sonarc.contracts.errors import StageError
 from sonarc.contracts.processes import end_tree, free_port, private_env, tree
 from sonarc.contracts.progress import read_progress
@@ -26,6 +28,8 @@ PATIENCE = 180.0
 ATTEMPTS = 5
 """Ray gives its own parts 15 to 30 s to come up, then ends: too short where many work."""
 OBJECT_STORE_BYTES = 256 << 20
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""By which Ray's jobs API hands a driver the environment of its workers."""
 
 
 @dataclass
@@ -154,7 +158,7 @@ def cluster(folder: Path, cpus: int = 4) -> Iterator[Cluster]:
 
 @dataclass
 class Job:
-    """A stage as the pipeline runs it, on a cluster.
+    """A stage as the pipeline runs it, on a cluster, in the environment that jobs compute in.
 
     Attributes:
         module: what is run; empty: the stage's own.
@@ -178,10 +182,13 @@ class Job:
         uri = self.cluster.folder.as_uri() + f"/{self.request.stage}.json"
         store.write_json(uri, self.request.model_dump(mode="json"))
         module = self.module or f"ray_jobs.{self.request.stage}"
+        computing = computing_env(self.request.config.compute.threads)
+        handed = json.dumps({"runtime_env": {"env_vars": computing}})
+        env = computing | {"RAY_ADDRESS": self.cluster.address, JOB_CONFIG: handed}
         with (self.cluster.folder / "job.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*self.cluster.host(0)[0], sys.executable, "-m", module, "--request", uri, *self.arguments],
-                env=os.environ | self.cluster.env | dict(self.env) | {"RAY_ADDRESS": self.cluster.address},
+                env=os.environ | self.cluster.env | env | dict(self.env),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         return self._process

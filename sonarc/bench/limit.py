@@ -1,13 +1,15 @@
 """What ingest can come to at best: decode, resample, level and encode, each one call of its library, and nothing else.
 
-As many processes as ingest has tasks, no Ray, no checks, no hashes, nothing written.
+As many processes as ingest has tasks, in the environment that stages compute in; no Ray, no checks, no hashes, nothing
+written.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
@@ -16,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from sonarc.contracts.computing import computing_env
 
 
 @cache
@@ -58,5 +62,21 @@ def limit(processes: int, rate: int, lufs: float, warm: Path) -> Iterator[Limit]
     """The processes, with everything imported and `warm` done once by each."""
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         ready = Limit(pool, rate, lufs)
-        ready.seconds([warm] * (8 * processes))
+        with _environment(computing_env(1)):
+            ready.seconds([warm] * (8 * processes))
         yield ready
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Processes that start meanwhile have these variables."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -38,8 +38,8 @@ from sonarc.contracts.dataset import (
     write_dataset,
 )
 from sonarc.contracts.errors import DataError, SourceError, StoreError
-from sonarc.contracts.hashing import canonical_json, sha256_bytes, sha256_path
-from sonarc.data.near import fingerprint
+from sonarc.contracts.hashing import canonical_json, sha256_path
+from sonarc.data.near import Fingerprint, fingerprint, of_file
 from sonarc.data.shards import ShardWriter
 from sonarc.data.sources import Refusal, SourceFile
 from sonarc.data.sources.fetch import fetch
@@ -118,17 +118,16 @@ def read_file(file: SourceFile, config: DataConfig) -> bytes:
         raise Refused(Reason.MISSING, "it cannot be read") from error
 
 
-def make_clips(data: bytes, file: SourceFile, audio: AudioConfig, config: DataConfig) -> list[EncodedClip]:
+def make_clips(data: bytes, digest: str, file: SourceFile, audio: AudioConfig, config: DataConfig) -> list[EncodedClip]:
     """Decode, condition and encode one file.
 
     Args:
-        data: the file's bytes.
+        data: the file's bytes, and their sha256.
         file: what its source says of it.
 
     Raises:
         Refused: the file cannot be used.
     """
-    digest = sha256_bytes(data)
     waveform = decode(data, max_samples=config.max_source_samples)
     check_quality(waveform, config)
     segments = condition(waveform, audio, config)
@@ -158,10 +157,43 @@ def make_clips(data: bytes, file: SourceFile, audio: AudioConfig, config: DataCo
     ]
 
 
+@dataclass(frozen=True)
+class PlacedClips:
+    """The clips of a file, whose FLACs lie in a part one after the other.
+
+    Attributes:
+        sizes: bytes of each FLAC.
+        fingerprint: of the file; see `sonarc.data.near`.
+    """
+
+    rows: tuple[ClipRow, ...]
+    sizes: tuple[int, ...]
+    fingerprint: Fingerprint
+
+
+def place_clips(
+    path: Path, digest: str, file: SourceFile, audio: AudioConfig, config: DataConfig, part: Path, offset: int
+) -> PlacedClips:
+    """The clips of the file at `path`, into `part` from `offset` on: between processes no audio travels in messages.
+
+    Raises:
+        Refused: the file cannot be used.
+    """
+    clips = make_clips(path.read_bytes(), digest, file, audio, config)
+    with part.open("r+b") as output:
+        output.seek(offset)
+        output.writelines(clip.flac for clip in clips)
+    return PlacedClips(
+        tuple(clip.row for clip in clips),
+        tuple(len(clip.flac) for clip in clips),
+        of_file([clip.fingerprint for clip in clips]),
+    )
+
+
 def _is_stereo(audio_AS: NDArray[np.float32]) -> bool:
     mid, side = audio_AS[0] + audio_AS[1], audio_AS[0] - audio_AS[1]
-    side_energy = float(np.square(side).sum())
-    return side_energy > 10 ** (STEREO_DB / 10) * (float(np.square(mid).sum()) + side_energy)
+    side_energy = float(np.vdot(side, side))
+    return side_energy > 10 ** (STEREO_DB / 10) * (float(np.vdot(mid, mid)) + side_energy)
 
 
 def without_duplicates(

@@ -33,17 +33,25 @@ Sound = tuple[str, float, Fingerprint]
 
 def fingerprint(audio_AS: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
     """The fingerprint of a clip, `(STRETCHES · BANDS,)`, of length 1."""
-    mono_S = audio_AS.mean(axis=0)
-    count = max(STRETCHES + 1, len(mono_S) // HOP)
-    hops = np.pad(mono_S, (0, max(0, count * HOP - len(mono_S))))[: count * HOP].reshape(count, HOP)
-    frames = np.concatenate([hops[:-1], hops[1:]], axis=1) * np.hanning(WINDOW).astype(np.float32)
-    power = np.square(np.abs(np.fft.rfft(frames)))
+    from scipy.fft import rfft  # three times as fast as numpy's in single precision
+
+    count = max(STRETCHES + 1, audio_AS.shape[1] // HOP)
+    mono_S = np.zeros(count * HOP, np.float32)
+    held = min(len(mono_S), audio_AS.shape[1])
+    np.mean(audio_AS[:, :held], axis=0, out=mono_S[:held])
+    frames = np.lib.stride_tricks.sliding_window_view(mono_S, WINDOW)[::HOP] * _window()
+    power = np.square(np.abs(rfft(frames)))
     edges = _edges(sample_rate)
     bands = np.add.reduceat(power, edges, axis=1)[:, :BANDS]
     shape = np.array([stretch.mean(axis=0) for stretch in np.array_split(bands, STRETCHES)])
     vector = np.log(shape + FLOOR * shape.mean() + 1e-12).ravel()
     vector = vector - vector.mean()
     return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-9), np.float32)
+
+
+@cache
+def _window() -> NDArray[np.float32]:
+    return np.hanning(WINDOW).astype(np.float32)
 
 
 @cache

@@ -28,6 +28,11 @@ _BLOCK = tarfile.BLOCKSIZE
 _AGAIN = "Make it again with the stage that wrote it."
 
 
+def load_writer() -> None:
+    """Load WebDataset, which loads torch: seconds that listing and reading a source must not spend."""
+    import webdataset  # noqa: F401
+
+
 class ShardWriter:
     """Writes one tar in WebDataset's layout, the members of a key side by side.
 
@@ -36,7 +41,7 @@ class ShardWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        import webdataset  # here, because it loads torch, which listing and reading a source must not need
+        import webdataset  # here for the same reason
 
         self._file = path.open("wb")
         self._tar = webdataset.TarWriter(self._file, user="sonarc", group="sonarc", encoder=False, mtime=0)

@@ -38,7 +38,7 @@ def rows(found: list[BenchRow]) -> dict[str, BenchRow]:
 
 @pytest.mark.slow
 def test_ingest_is_timed_against_its_limit(tmp_path: Path) -> None:
-    found = rows(list(speed_rows(tmp_path, SpeedSize(files=80, seconds=0.5, repeats=1))))
+    found = rows(list(speed_rows(tmp_path, SpeedSize(few=24, files=120, seconds=0.5, repeats=1))))
     assert found["ingest_fraction_of_limit"].wanted == 0.8
     assert found["ingest_files_per_s"].value > 0
     assert 0 < found["ingest_fraction_of_limit"].value < 2

@@ -12,6 +12,7 @@ from sounds import file_of, noise
 from sonarc.audio import Refused
 from sonarc.contracts.config import AudioConfig, DataConfig, SourceConfig
 from sonarc.contracts.dataset import DatasetManifest
+from sonarc.contracts.hashing import sha256_bytes
 from sonarc.data.ingest import (
     Ingested,
     finish_dataset,
@@ -61,7 +62,8 @@ def make_dataset(tmp_path: Path) -> Callable[..., DatasetManifest]:
         made, refused, flacs = [], list(listing.refused), {}
         for file in reversed(listing.files) if backwards else listing.files:
             try:
-                clips = make_clips(read_file(file, DATA), file, AUDIO, DATA)
+                data = read_file(file, DATA)
+                clips = make_clips(data, sha256_bytes(data), file, AUDIO, DATA)
             except Refused as error:
                 refused.append(Refusal(file.source, file.path, error.reason, error.detail))
                 continue
