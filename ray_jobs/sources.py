@@ -68,7 +68,7 @@ def _demo(context: StageContext) -> tuple[dict[str, Any], DemoReport]:
     hashes = _hashes(folder)
     if not place:
         for path in hashes:
-            store.upload(folder / path, store.join(uri, path))
+            store.move_in(folder / path, store.join(uri, path))
     notice = " ".join(report.notices)
     source = {"name": "demo", "uri": uri, "licence": "", "weight": 1.0, "notice": notice, "sha256": sha256_json(hashes)}
     return source, report

@@ -17,12 +17,12 @@ EFFORT = 0.5
 
 def encode_flac(audio_AS: NDArray[np.float32], sample_rate: int) -> bytes:
     """FLAC of audio `(A, S)` in [-1, 1], rounded to 16 bits without dither (dither would need a seed)."""
-    scaled_SA = np.multiply(audio_AS.T, np.float32(FULL_SCALE), order="C")
-    np.clip(np.rint(scaled_SA, out=scaled_SA), -FULL_SCALE, FULL_SCALE - 1, out=scaled_SA)
+    whole_SA = np.empty(audio_AS.T.shape, np.int16)
+    for channel, audio_S in enumerate(audio_AS):  # one after the other: their samples lie together only in the end
+        scaled_S = audio_S * np.float32(FULL_SCALE)
+        whole_SA[:, channel] = np.clip(np.rint(scaled_S, out=scaled_S), -FULL_SCALE, FULL_SCALE - 1, out=scaled_S)
     buffer = io.BytesIO()
-    soundfile.write(
-        buffer, scaled_SA.astype(np.int16), sample_rate, format="FLAC", subtype="PCM_16", compression_level=EFFORT
-    )
+    soundfile.write(buffer, whole_SA, sample_rate, format="FLAC", subtype="PCM_16", compression_level=EFFORT)
     return buffer.getvalue()
 
 

@@ -44,9 +44,12 @@ def clipped_share(audio_AS: NDArray[np.float32]) -> float:
     if peak == 0:
         return 0.0
     at_AS = np.abs(audio_AS) >= AT_PEAK * peak
-    if int(at_AS.sum()) < FLAT:
+    if np.count_nonzero(at_AS) < FLAT:
         return 0.0
-    same_AS = at_AS[:, 1:] & at_AS[:, :-1] & (np.signbit(audio_AS[:, 1:]) == np.signbit(audio_AS[:, :-1]))
+    same_AS = at_AS[:, 1:] & at_AS[:, :-1]
+    if not same_AS.any():  # as nearly always
+        return 0.0
+    same_AS &= np.signbit(audio_AS[:, 1:]) == np.signbit(audio_AS[:, :-1])
     width = same_AS.shape[1] - FLAT + 2
     if width <= 0:
         return 0.0
@@ -69,9 +72,8 @@ def bandwidth(audio_AS: NDArray[np.float32], sample_rate: int) -> float:
     if samples < WINDOW:
         return nyquist
     starts = np.linspace(0, samples - WINDOW, min(MOST_WINDOWS, samples // WINDOW)).astype(int)
-    frames = np.stack([audio_AS[:, start : start + WINDOW].mean(axis=0) for start in starts]) * np.blackman(
-        WINDOW
-    ).astype(np.float32)
+    frames = np.stack([audio_AS[:, start : start + WINDOW] for start in starts]).mean(axis=1)
+    frames *= np.blackman(WINDOW).astype(np.float32)
     power_F = np.square(np.abs(rfft(frames))).mean(axis=0)
     per_band = max(1, round(BAND_HZ * WINDOW / sample_rate))
     bands = power_F[: len(power_F) // per_band * per_band].reshape(-1, per_band).mean(axis=1)

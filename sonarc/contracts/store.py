@@ -108,11 +108,17 @@ def _explained(verb: str, uri: str) -> Iterator[None]:
             f"Nothing is stored at {uri}.", "Check the location, or run the stage that makes it."
         ) from error
     except PermissionError as error:
+        if _is_expired(error):
+            raise StoreError(
+                f"Could not {verb} {uri}: the credentials have expired.",
+                "Renew them and run again: what is stored stays, and the run goes on from there.",
+            ) from error
         raise StoreError(f"No permission to {verb} {uri}.", "Check the folder's rights or the credentials.") from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise StoreError(f"The disk is full: could not {verb} {uri}.", "Free some space and run again.") from error
-        raise StoreError(f"Could not {verb} {uri}: {error}.", "Check that the store can be reached.") from error
+        hint = "Check that the store can be reached, and that its credentials, if it has any, have not expired."
+        raise StoreError(f"Could not {verb} {uri}: {error}.", hint) from error
     except Exception as error:
         if not type(error).__module__.startswith(_CLIENTS):
             raise
@@ -120,6 +126,12 @@ def _explained(verb: str, uri: str) -> Iterator[None]:
             f"Could not {verb} {uri}: {error}.",
             "Check the endpoint (AWS_ENDPOINT_URL) and the credentials in the environment.",
         ) from error
+
+
+def _is_expired(error: PermissionError) -> bool:
+    """Whether that is what an S3 server said of the session's credentials."""
+    answer = getattr(error.__cause__, "response", None) or {}
+    return bool(answer.get("Error", {}).get("Code") == "ExpiredToken")
 
 
 def exists(uri: str) -> bool:
@@ -233,24 +245,37 @@ def copy(source: str, target: str) -> None:
                 fresh.unlink(missing_ok=True)
                 os.link(place, fresh)
                 return
-        upload(place, target)
+        with _explained("copy", source):
+            _copy_beside(place, fresh)
         return
     (fs, path), (_, into) = filesystem(source), filesystem(target)
     with _explained("copy", source):
         fs.copy(path, into)
 
 
-def upload(local: Path, uri: str) -> None:
-    """Copy a local file into the store; it appears whole or not at all."""
+def move_in(local: Path, uri: str) -> None:
+    """Move a local file into the store, where it appears whole or not at all; on one disk without a copy."""
     target = local_path(uri)
     with _explained("write", uri):
         if target is None:
             fs, path = filesystem(uri)
             fs.put_file(str(local), path)
-            return
-        with _beside(target) as temporary:
-            shutil.copyfile(local, temporary)
-            temporary.replace(target)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                local.replace(target)
+                return
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+            _copy_beside(local, target)
+        local.unlink()
+
+
+def _copy_beside(local: Path, target: Path) -> None:
+    with _beside(target) as temporary:
+        shutil.copyfile(local, temporary)
+        temporary.replace(target)
 
 
 def fetch_folder(uri: str, into: Path) -> Path:

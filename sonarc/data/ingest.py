@@ -38,8 +38,8 @@ from sonarc.contracts.dataset import (
     write_dataset,
 )
 from sonarc.contracts.errors import DataError, SourceError, StoreError
-from sonarc.contracts.hashing import canonical_json, sha256_path
-from sonarc.data.near import Fingerprint, fingerprint, of_file
+from sonarc.contracts.hashing import canonical_json, sha256_bytes, sha256_path
+from sonarc.data.near import fingerprint, of_file
 from sonarc.data.shards import ShardWriter
 from sonarc.data.sources import Refusal, SourceFile
 from sonarc.data.sources.fetch import fetch
@@ -99,23 +99,30 @@ class Accepted:
     fingerprint: bytes
 
 
-def read_file(file: SourceFile, config: DataConfig) -> bytes:
-    """The bytes of a source's file.
+def at_hand(file: SourceFile, config: DataConfig, copy: Path) -> Path:
+    """Where a source's file lies on this machine: a local one where it is, any other as a copy at `copy`.
 
     Raises:
         Refused: it is missing, unreadable, or larger than the largest file that could be accepted; or its address is
             not public, or does not answer.
     """
     if file.uri.startswith(HTTPS):
-        return fetch(file.uri, config.fetch)
+        copy.write_bytes(fetch(file.uri, config.fetch))
+        return copy
     limit = 8 * config.max_source_samples + (1 << 20)  # float64 samples and a header
     try:
         fs, path = store.filesystem(file.uri)
         if (size := int(fs.size(path))) > limit:
             raise Refused(Reason.TOO_LARGE, f"{size} bytes, more than {limit}")
-        return store.read_bytes(file.uri)
+        place = store.local_path(file.uri)
+        data = b"" if place else store.read_bytes(file.uri)
     except (StoreError, OSError) as error:
         raise Refused(Reason.MISSING, "it cannot be read") from error
+    if place is None:
+        copy.write_bytes(data)
+    elif not place.is_file():
+        raise Refused(Reason.MISSING, "it is no file")
+    return place or copy
 
 
 def make_clips(data: bytes, digest: str, file: SourceFile, audio: AudioConfig, config: DataConfig) -> list[EncodedClip]:
@@ -158,36 +165,41 @@ def make_clips(data: bytes, digest: str, file: SourceFile, audio: AudioConfig, c
 
 
 @dataclass(frozen=True)
-class PlacedClips:
-    """The clips of a file, whose FLACs lie in a part one after the other.
+class Placed:
+    """What became of a file, whose clips' FLACs lie in a part one after the other.
 
     Attributes:
+        sha256: of its bytes; empty if they could not be read.
         sizes: bytes of each FLAC.
-        fingerprint: of the file; see `sonarc.data.near`.
+        fingerprint: of the file, bytes; see `sonarc.data.near`.
+        refused: why there are no clips.
     """
 
-    rows: tuple[ClipRow, ...]
-    sizes: tuple[int, ...]
-    fingerprint: Fingerprint
+    sha256: str
+    rows: tuple[ClipRow, ...] = ()
+    sizes: tuple[int, ...] = ()
+    fingerprint: bytes = b""
+    refused: Refused | None = None
 
 
 def place_clips(
-    path: Path, digest: str, file: SourceFile, audio: AudioConfig, config: DataConfig, part: Path, offset: int
-) -> PlacedClips:
-    """The clips of the file at `path`, into `part` from `offset` on: between processes no audio travels in messages.
-
-    Raises:
-        Refused: the file cannot be used.
-    """
-    clips = make_clips(path.read_bytes(), digest, file, audio, config)
+    path: Path, file: SourceFile, audio: AudioConfig, config: DataConfig, part: Path, offset: int
+) -> Placed:
+    """The clips of the file at `path`, into `part` from `offset` on: between processes no audio travels in messages."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return Placed("", refused=Refused(Reason.MISSING, "it cannot be read"))
+    digest = sha256_bytes(data)
+    try:
+        clips = make_clips(data, digest, file, audio, config)
+    except Refused as refused:
+        return Placed(digest, refused=refused)
     with part.open("r+b") as output:
         output.seek(offset)
         output.writelines(clip.flac for clip in clips)
-    return PlacedClips(
-        tuple(clip.row for clip in clips),
-        tuple(len(clip.flac) for clip in clips),
-        of_file([clip.fingerprint for clip in clips]),
-    )
+    rows, sizes = tuple(clip.row for clip in clips), tuple(len(clip.flac) for clip in clips)
+    return Placed(digest, rows, sizes, of_file([clip.fingerprint for clip in clips]).tobytes())
 
 
 def _is_stereo(audio_AS: NDArray[np.float32]) -> bool:
@@ -278,7 +290,7 @@ def write_shard(uri: str, plan: ShardPlan, flac_of: Callable[[str], bytes], scra
             bytes=path.stat().st_size,
             sha256=sha256_path(path),
         )
-        store.upload(path, store.join(uri, "shards", plan.name))
+        store.move_in(path, store.join(uri, "shards", plan.name))
     finally:
         path.unlink(missing_ok=True)
     return WrittenShard(shard, tuple(places))

@@ -90,7 +90,7 @@ def write_latent_shard(
                 header = len(content) - latent_CT.nbytes
                 offsets[key] = writer.write(key, {"latent.npy": content})["latent.npy"] + header
         shard = LatentShard(name=name, sha256=sha256_path(path), bytes=path.stat().st_size, offsets=offsets)
-        store.upload(path, store.join(uri, name))
+        store.move_in(path, store.join(uri, name))
     finally:
         path.unlink(missing_ok=True)
     return shard

@@ -38,12 +38,14 @@ def fingerprint(audio_AS: NDArray[np.float32], sample_rate: int) -> NDArray[np.f
     count = max(STRETCHES + 1, audio_AS.shape[1] // HOP)
     mono_S = np.zeros(count * HOP, np.float32)
     held = min(len(mono_S), audio_AS.shape[1])
-    np.mean(audio_AS[:, :held], axis=0, out=mono_S[:held])
-    frames = np.lib.stride_tricks.sliding_window_view(mono_S, WINDOW)[::HOP] * _window()
-    power = np.square(np.abs(rfft(frames)))
+    for audio_S in audio_AS:
+        mono_S[:held] += audio_S[:held] / np.float32(len(audio_AS))
+    frames = np.lib.stride_tricks.sliding_window_view(mono_S, WINDOW)[::HOP]
     edges = _edges(sample_rate)
-    bands = np.add.reduceat(power, edges, axis=1)[:, :BANDS]
-    shape = np.array([stretch.mean(axis=0) for stretch in np.array_split(bands, STRETCHES)])
+    shape = np.empty((STRETCHES, BANDS), np.float32)
+    for n, stretch in enumerate(np.array_split(frames, STRETCHES)):  # each fits into a core's cache
+        power = np.square(np.abs(rfft(stretch * _window())))
+        shape[n] = np.add.reduceat(power, edges, axis=1)[:, :BANDS].mean(axis=0)
     vector = np.log(shape + FLOOR * shape.mean() + 1e-12).ravel()
     vector = vector - vector.mean()
     return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-9), np.float32)

@@ -63,7 +63,7 @@ def build_package(
         uri = store.join(store_uri, "packages", manifest.sha256()[:16])
         if not _whole(uri, manifest):
             for name in manifest.files:
-                store.upload(folder / name, store.join(uri, name))
+                store.move_in(folder / name, store.join(uri, name))
             store.write_json(store.join(uri, MANIFEST), manifest.model_dump(mode="json", by_alias=True))
     return uri, manifest
 

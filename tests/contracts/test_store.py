@@ -80,13 +80,33 @@ def test_a_folder_is_listed_copied_and_removed(tmp_path: Path) -> None:
     local = tmp_path / "local.txt"
     local.write_text("abc", encoding="utf-8")
     folder = (tmp_path / "folder").as_uri()
-    store.upload(local, store.join(folder, "a", "b.txt"))
+    store.move_in(local, store.join(folder, "a", "b.txt"))
+    assert not local.exists()
     store.write_bytes(store.join(folder, "c"), b"")
     assert store.list_files(folder) == {"a/b.txt": 3, "c": 0}
     assert (store.fetch_folder(folder, tmp_path / "copy") / "a" / "b.txt").read_text(encoding="utf-8") == "abc"
     store.remove_folder(folder)
     store.remove_folder(folder)
     assert store.list_files(folder) == {}
+
+
+def test_a_file_moves_in_from_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local, target = tmp_path / "local", tmp_path / "store" / "file"
+    local.write_bytes(b"new")
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+    rename = Path.replace
+
+    def within_a_disk(path: Path, to: Path) -> Path:
+        if path == local:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "replace", within_a_disk)
+    store.move_in(local, target.as_uri())
+    assert target.read_bytes() == b"new"
+    assert not local.exists()
+    assert [path.name for path in target.parent.iterdir()] == ["file"]
 
 
 def test_the_cache_folder_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

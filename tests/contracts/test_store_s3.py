@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 import s3fs
-from s3 import S3, Proxy, fault_proxy, reset, s3_server, slow, slow_down
+from loopback import serving
+from s3 import S3, Fault, Proxy, fault_proxy, reset, s3_server, slow, slow_down
 from sounds import file_of, tone
 
 from sonarc.contracts import store
 from sonarc.contracts.config import DataConfig, SourceConfig
 from sonarc.contracts.errors import StoreError
-from sonarc.data.ingest import read_file
+from sonarc.data.ingest import at_hand
 from sonarc.data.sources import fingerprint, read_source
 
 
@@ -59,7 +65,7 @@ def test_what_is_written_is_read(bucket: str, name: str) -> None:
 def test_folders_come_and_go_whole(bucket: str, tmp_path: Path) -> None:
     (tmp_path / "big.bin").write_bytes(b"x" * 6_000_000)
     folder = store.join(bucket, "folder")
-    store.upload(tmp_path / "big.bin", store.join(folder, "deep", "big.bin"))
+    store.move_in(tmp_path / "big.bin", store.join(folder, "deep", "big.bin"))
     store.write_json(store.join(folder, "a.json"), {"a": 1})
 
     place = store.fetch_folder(folder, tmp_path / "copy")
@@ -95,7 +101,7 @@ def test_a_file_is_created_once(bucket: str, tmp_path: Path) -> None:
         ]
 
 
-def test_sources_are_read_from_a_bucket(bucket: str) -> None:
+def test_sources_are_read_from_a_bucket(bucket: str, tmp_path: Path) -> None:
     sound = file_of(tone(0.1))
     for name in ("a.wav", "b c%20.wav"):
         store.write_bytes(store.join(bucket, "source", name), sound)
@@ -107,7 +113,7 @@ def test_sources_are_read_from_a_bucket(bucket: str) -> None:
     assert [file.path for file in read_source(folder).files] == ["a.wav"]
     listing = read_source(table)
     assert [file.path for file in listing.files] == ["b c%20.wav", "a.wav"]
-    assert read_file(listing.files[0], DataConfig()) == sound
+    assert at_hand(listing.files[0], DataConfig(), tmp_path / "copy").read_bytes() == sound
     assert fingerprint([folder]) == fingerprint([folder]) != fingerprint([table])
 
 
@@ -128,6 +134,81 @@ def test_wrong_keys_are_a_clear_error_that_does_not_repeat_them(bucket: str, mon
     with pytest.raises(StoreError) as caught:
         store.read_bytes(store.join(bucket, "round", "plain.bin"))
     assert "not-the-secret" not in str(caught.value)
+
+
+def expired(*tokens: str) -> Fault:
+    """Requests signed in sessions that are over are refused."""
+
+    def fault(handler: BaseHTTPRequestHandler) -> bool:
+        if handler.headers.get("X-Amz-Security-Token") not in tokens:
+            return False
+        body = b"<?xml version='1.0'?><Error><Code>ExpiredToken</Code><Message>It has expired.</Message></Error>"
+        handler.send_response(400)
+        handler.send_header("Content-Type", "application/xml")
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+        return True
+
+    return fault
+
+
+@contextmanager
+def lender(server: S3, lent: list[str]) -> Iterator[str]:
+    """Lends credentials as a container's or a pod's agent does, the first for seconds, each in a session of its own."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            lent.append(f"session {len(lent)}")
+            ends = datetime.now(UTC) + (timedelta(seconds=2) if len(lent) == 1 else timedelta(hours=6))
+            body = json.dumps(
+                {
+                    "AccessKeyId": server.key,
+                    "SecretAccessKey": server.secret,
+                    "Token": lent[-1],
+                    "Expiration": ends.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                }
+            ).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with serving(Handler) as port:
+        yield f"http://127.0.0.1:{port}/credentials"
+
+
+def test_lent_credentials_are_renewed_when_they_expire(
+    proxied: Proxy, server: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lent: list[str] = []
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with lender(server, lent) as address:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", address)
+        s3fs.S3FileSystem.clear_instance_cache()
+        store.write_bytes("s3://sonarc/lent/file", b"content")
+        proxied.every = (1, (expired("session 0"),))
+        assert store.read_bytes("s3://sonarc/lent/file") == b"content"
+    assert lent[0] == "session 0" and len(lent) > 1
+
+
+def test_given_credentials_that_expire_are_a_clear_error(proxied: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "given")
+    s3fs.S3FileSystem.clear_instance_cache()
+    store.write_bytes("s3://sonarc/given/file", b"content")
+    proxied.every = (1, (expired("given"),))
+    with pytest.raises(StoreError, match="have expired") as caught:
+        store.write_bytes("s3://sonarc/given/file", b"other")
+    assert "run again" in str(caught.value.hint)
+    with pytest.raises(StoreError, match="Bad Request") as caught:  # an answer to HEAD has no body to say more
+        store.read_bytes("s3://sonarc/given/file")
+    assert "have not expired" in str(caught.value.hint)
+    proxied.every = None
+    assert store.read_bytes("s3://sonarc/given/file") == b"content"
 
 
 @pytest.mark.slow

@@ -15,10 +15,10 @@ from sonarc.contracts.dataset import DatasetManifest
 from sonarc.contracts.hashing import sha256_bytes
 from sonarc.data.ingest import (
     Ingested,
+    at_hand,
     finish_dataset,
     make_clips,
     plan_shards,
-    read_file,
     without_duplicates,
     write_shard,
 )
@@ -62,7 +62,7 @@ def make_dataset(tmp_path: Path) -> Callable[..., DatasetManifest]:
         made, refused, flacs = [], list(listing.refused), {}
         for file in reversed(listing.files) if backwards else listing.files:
             try:
-                data = read_file(file, DATA)
+                data = at_hand(file, DATA, tmp_path / "copy").read_bytes()
                 clips = make_clips(data, sha256_bytes(data), file, AUDIO, DATA)
             except Refused as error:
                 refused.append(Refusal(file.source, file.path, error.reason, error.detail))

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from sonarc.audio.refusal import Refused
 from sonarc.contracts.config import DataConfig, FetchConfig
 from sonarc.contracts.dataset import Reason
-from sonarc.data.ingest import read_file
+from sonarc.data.ingest import at_hand
 from sonarc.data.sources.fetch import fetch, is_public
 from sonarc.data.sources.listing import SourceFile
 
@@ -116,12 +116,12 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
 
 
-def test_a_file_is_fetched_and_ingest_reads_it(server: Server) -> None:
+def test_a_file_is_fetched_and_ingest_reads_it(server: Server, tmp_path: Path) -> None:
     server.answers["/kick.wav"] = plain(b"RIFF and so on")
 
     assert fetch(server.url("/kick.wav"), LOCAL) == b"RIFF and so on"
     file = SourceFile("web", server.url("/kick.wav"), server.url("/kick.wav"), ("a kick",), "{}", "g")
-    assert read_file(file, DataConfig(fetch=LOCAL)) == b"RIFF and so on"
+    assert at_hand(file, DataConfig(fetch=LOCAL), tmp_path / "copy").read_bytes() == b"RIFF and so on"
 
 
 def test_redirects_are_followed_so_far_and_no_further(server: Server) -> None:
