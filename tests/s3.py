@@ -14,22 +14,39 @@ from typing import Any
 
 from sonarc.bench.s3_server import S3, s3_server
 
-__all__ = ["S3", "Fault", "Proxy", "fault_proxy", "reset", "s3_server", "slow", "slow_down"]
+__all__ = ["S3", "Fault", "Proxy", "expired", "fault_proxy", "reset", "s3_server", "slow", "slow_down"]
 PATIENCE = 20.0
 
 Fault = Callable[[BaseHTTPRequestHandler], bool]
 """Does its mischief to a request, and returns whether that was the answer."""
 
 
-def slow_down(handler: BaseHTTPRequestHandler) -> bool:
-    """503 SlowDown."""
-    body = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
-    handler.send_response(503)
+def _refuse(handler: BaseHTTPRequestHandler, status: int, code: str, message: str) -> None:
+    """An error as S3 words it."""
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+    handler.send_response(status)
     handler.send_header("Content-Type", "application/xml")
     handler.send_header("Content-Length", str(len(body)))
     handler.end_headers()
     handler.wfile.write(body)
+
+
+def slow_down(handler: BaseHTTPRequestHandler) -> bool:
+    """503 SlowDown."""
+    _refuse(handler, 503, "SlowDown", "Reduce your request rate.")
     return True
+
+
+def expired(*tokens: str) -> Fault:
+    """Requests signed in these sessions are refused: they are over."""
+
+    def fault(handler: BaseHTTPRequestHandler) -> bool:
+        if handler.headers.get("X-Amz-Security-Token") not in tokens:
+            return False
+        _refuse(handler, 400, "ExpiredToken", "It has expired.")
+        return True
+
+    return fault
 
 
 def reset(handler: BaseHTTPRequestHandler) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import s3fs
 from loopback import serving
-from s3 import S3, Fault, Proxy, fault_proxy, reset, s3_server, slow, slow_down
+from s3 import S3, Proxy, expired, fault_proxy, reset, s3_server, slow, slow_down
 from sounds import file_of, tone
 
 from sonarc.contracts import store
@@ -134,23 +134,6 @@ def test_wrong_keys_are_a_clear_error_that_does_not_repeat_them(bucket: str, mon
     with pytest.raises(StoreError) as caught:
         store.read_bytes(store.join(bucket, "round", "plain.bin"))
     assert "not-the-secret" not in str(caught.value)
-
-
-def expired(*tokens: str) -> Fault:
-    """Requests signed in sessions that are over are refused."""
-
-    def fault(handler: BaseHTTPRequestHandler) -> bool:
-        if handler.headers.get("X-Amz-Security-Token") not in tokens:
-            return False
-        body = b"<?xml version='1.0'?><Error><Code>ExpiredToken</Code><Message>It has expired.</Message></Error>"
-        handler.send_response(400)
-        handler.send_header("Content-Type", "application/xml")
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
-        return True
-
-    return fault
 
 
 @contextmanager
