@@ -1,7 +1,7 @@
 """How loud sound is: its peak, and its integrated loudness as pyloudnorm measures it, in less than half the time.
 
-With pyloudnorm it was a third of what a clip costs. Here its two filters run as one, and overlapping blocks share the energies of
-the stretches between their bounds.
+With pyloudnorm it was a third of what a clip costs. Here its two filters run as one, and overlapping blocks share the
+energies of the stretches between their bounds.
 
 Source: ITU-R BS.1770-4, equations 1 to 7; the filters are pyloudnorm's.
 """
