@@ -73,6 +73,12 @@ def _edge(subject: Subject) -> BenchSheet:
     return measure(subject.package or last_package(subject.runs))
 
 
+def _precision(subject: Subject) -> BenchSheet:
+    from sonarc.bench.precision import measure
+
+    return measure(subject.package or last_package(subject.runs))
+
+
 TARGETS: dict[str, Callable[[Subject], BenchSheet]] = {
     "pipeline": _pipeline,
     "inference": _inference,
@@ -81,6 +87,7 @@ TARGETS: dict[str, Callable[[Subject], BenchSheet]] = {
     "data": _data,
     "scale": _scale,
     "edge": _edge,
+    "precision": _precision,
 }
 """Name → what measures it."""
 
@@ -96,7 +103,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of pipeline runs (default: runs)")
     parser.add_argument("--dataset", default="", help="codec: location of a dataset (default: the last run's)")
     parser.add_argument("--codec", default=CodecConfig().uri, help="codec: the codec (default: %(default)s)")
-    parser.add_argument("--package", default="", help="edge: location of a model package (default: the last run's)")
+    parser.add_argument(
+        "--package", default="", help="edge, precision: location of a model package (default: the last run's)"
+    )
     asked = parser.parse_args(arguments)
     if unknown := sorted(set(asked.targets) - set(TARGETS)):
         parser.error(f"there is no target {', '.join(unknown)}; use {', '.join(TARGETS)}")

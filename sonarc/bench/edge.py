@@ -1,8 +1,7 @@
 """Target `edge`: the exported model's size, memory and speed, and how far int8 is from float32.
 
-Memory is a fresh process' peak, Python and onnxruntime among it. Int8's clips are heard against float32's of the same
-prompts and seeds, in the shipped CLAP's space; float32's clips of other seeds, heard alike, say how far two draws of
-one model are apart.
+Memory is a fresh process' peak, Python and onnxruntime among it. Int8's clips are heard against float32's
+(`sonarc.bench.alike`).
 """
 
 from __future__ import annotations
@@ -10,14 +9,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sonarc.bench.alike import Clips, likeness
 from sonarc.bench.edge_alone import PROMPT
 from sonarc.bench.own_process import in_own_process
 from sonarc.bench.sheet import BenchRow, BenchSheet, measured
@@ -32,17 +32,8 @@ if TYPE_CHECKING:
 REPEATS = 5
 THREADS = 2
 CLIPS = 64
-COMPONENTS = 16
-"""Axes that a Fréchet distance of so few clips is taken over."""
 WANTED_MB = 300.0
 PRECISIONS = ("int8", "float32")
-PROMPTS = (
-    "a slow fiddle tune in D major", "a bright hi-hat loop", "a low church organ chord", "a kick drum",
-    "a fast piano melody in C minor", "a plucked guitar note", "a soft flute phrase", "a glass breaking",
-    "a deep bass drone", "a snare roll", "bells in the distance", "a string ensemble in G major",
-    "a short vinyl scratch", "a trumpet call", "an ambient pad", "a marimba melody",
-)  # fmt: skip
-Clips = NDArray[np.float32]
 
 
 def measure(package_uri: str, clips: int = CLIPS, repeats: int = REPEATS) -> BenchSheet:
@@ -107,33 +98,12 @@ def _pytorch(package_uri: str, repeats: int) -> list[float]:
 
 
 def _quality(folder: Path, clips: int) -> Iterator[BenchRow]:
-    from sonarc.metrics.embedders.clap import load_clap
-    from sonarc.metrics.frechet import fit_pca, frechet_distance, gaussian
+    players = {precision: Player(folder, precision, threads=THREADS) for precision in ("float32", "int8")}
+    return likeness({name: partial(_played, player) for name, player in players.items()}, clips, THREADS)
 
-    clap = load_clap(threads=THREADS)
-    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(clips)]
-    exact, light = (Player(folder, precision, threads=THREADS) for precision in ("float32", "int8"))
-    drawn = {"float32": (exact, 0), "int8": (light, 0), "other_seeds": (exact, clips)}
-    heard = {
-        name: clap(np.stack([player.generate(prompt, seed=first + i) for i, prompt in enumerate(prompts)]))
-        for name, (player, first) in drawn.items()
-    }
-    text_NE = clap.text(prompts)
-    for precision in ("float32", "int8"):
-        cosine_N = (heard[precision] * text_NE).sum(1)
-        yield BenchRow(
-            name=f"adherence.{precision}",
-            value=round(float(cosine_N.mean()), 4),
-            unit="cosine",
-            better="higher",
-            n=clips,
-        )
-    pca = fit_pca(np.concatenate([heard["float32"], heard["other_seeds"]]), COMPONENTS)
-    shape = gaussian(pca(heard["float32"]))
-    for name in ("int8", "other_seeds"):
-        distance = frechet_distance(gaussian(pca(heard[name])), shape)
-        yield BenchRow(name=f"frechet.{name}", value=round(distance, 5), unit="squared", better="lower", n=clips)
-    yield measured("cosine.int8", list(map(float, (heard["int8"] * heard["float32"]).sum(1))), "cosine", "higher")
+
+def _played(player: Player, prompts: Sequence[str], seeds: Sequence[int]) -> Clips:
+    return np.stack([player.generate(prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)])
 
 
 def _timed(work: Callable[[], object]) -> float:
