@@ -109,6 +109,8 @@ class Worker:
     mailbox: ActorHandle
     notice: Notice = field(default_factory=Notice)
     sharded: bool = False
+    _sent: list[Any] = field(default_factory=list)
+    """What the mailbox has not been seen to take yet."""
 
     def part(self, batch: int) -> slice:
         """This worker's part of a batch: contiguous, sizes differing by at most one."""
@@ -145,12 +147,12 @@ class Worker:
         Every worker calls it after every step. Rank 0's `message`, in words, is sent at once.
         """
         if self.rank == 0 and message:
-            self.mailbox.put.remote(Point(step, total, {}, message))
+            self._sent.append(self.mailbox.put.remote(Point(step, total, {}, message)))
         if step % REPORT_EVERY and step != total:
             return
         averaged = {name: value / self.workers for name, value in self.total(metrics).items()}
         if self.rank == 0:
-            self.mailbox.put.remote(Point(step, total, averaged))
+            self._sent.append(self.mailbox.put.remote(Point(step, total, averaged)))
 
     def due(self, step: int, total: int, every: int) -> bool:
         """Whether a checkpoint is due after a step: every so many, after the last, and before leaving."""
@@ -180,14 +182,24 @@ class Worker:
         return found if self.rank == 0 or uri is None else load_checkpoint(uri)
 
     def save(self, **checkpoint: Any) -> None:
-        """See `TrainingWorker` and `Saver`: rank 0 writes, the others go on."""
+        """See `TrainingWorker` and `Saver`: rank 0 writes, the others go on.
+
+        Points of the curves arrive first: who goes on from a checkpoint does not report the steps before it again.
+        """
         from sonarc.checkpoint import gathered
 
         first = self.rank == 0
         model = gathered(checkpoint.pop("model"), keep=first)
         state = {name: gathered(tensors, keep=first) for name, tensors in checkpoint.pop("state").items()}
         if first:
+            self.wait_for_points()
             self.saver.save(model=model, state=state, **checkpoint)
+
+    def wait_for_points(self) -> None:
+        """Return once the mailbox has all points of the curves."""
+        if self._sent:
+            ray.get(self._sent)
+            self._sent.clear()
 
     def finish(self) -> None:
         """See `TrainingWorker` and `Saver`."""

@@ -27,6 +27,13 @@ class _Mailbox:
         self._context.progress(point.step, point.total, unit="steps", message=point.message, metrics=point.metrics)
 
 
+class _Here(Worker):
+    """A worker whose points arrive at once."""
+
+    def wait_for_points(self) -> None:
+        pass
+
+
 class Undisturbed(Notice):
     """Nobody takes this machine away."""
 
@@ -40,7 +47,7 @@ def train_here(context: StageContext, loop: Callable[[Worker, S], None], setting
     mailbox: Any = _Mailbox(context)
     torch.set_num_threads(context.config.compute.threads)
     saver = Saver(checkpoints, claim_attempt(checkpoints))
-    loop(Worker(0, 1, torch.device("cpu"), checkpoints, saver, mailbox, Undisturbed()), settings)
+    loop(_Here(0, 1, torch.device("cpu"), checkpoints, saver, mailbox, Undisturbed()), settings)
     found = newest(checkpoints)
     assert found is not None
     return found
