@@ -40,14 +40,16 @@ def main() -> None:
         "SOURCE_DATE_EPOCH": str(epoch),
         "INPUTS": inputs,
     }
-    labels["BASE"] = arguments.base or _debian(engine, arguments.out / "context", version)
+    labels["BASE"] = arguments.base or _debian(engine, arguments.out / "context", version, labels["REVISION"])
     record = arguments.out / "images.json"
     images = json.loads(record.read_text(encoding="utf-8"))["images"] if record.exists() else {}
     for role in arguments.role or ROLES:
         since = time.monotonic()
         name = f"localhost/sonarc/{role}"
         tag = f"{name}:{version}"
-        engine.build(role, tag, HERE / "Dockerfile", arguments.out / "context", labels, epoch)
+        # Our own base is each commit's own; one that is given is not, and neither are the steps after it.
+        cached = not arguments.base
+        engine.build(role, tag, HERE / "Dockerfile", arguments.out / "context", labels, epoch, cached=cached)
         digest, reference = engine.digest(tag), name
         if arguments.push:
             reference = f"{arguments.push.rstrip('/')}/{role}"
@@ -65,10 +67,11 @@ def main() -> None:
     print(record)
 
 
-def _debian(engine: Engine, context: Path, version: str) -> str:
+def _debian(engine: Engine, context: Path, version: str, revision: str) -> str:
     """Make the base image of Debian's packages; gives its tag."""
     tag = f"localhost/sonarc/debian:{version}"
-    engine.build("debian", tag, HERE / "Dockerfile", context, {"SOURCE_DATE_EPOCH": str(EPOCH)}, EPOCH)
+    arguments = {"SOURCE_DATE_EPOCH": str(EPOCH), "REVISION": revision}
+    engine.build("debian", tag, HERE / "Dockerfile", context, arguments, EPOCH, cached=False)
     return tag
 
 

@@ -51,10 +51,32 @@ class Engine:
         raise SystemExit(f"No {wanted or 'docker, podman or buildah'} that works is here. Install podman, for one.")
 
     def build(
-        self, target: str, tag: str, dockerfile: Path, context: Path, arguments: Mapping[str, str], epoch: int
+        self,
+        target: str,
+        tag: str,
+        dockerfile: Path,
+        context: Path,
+        arguments: Mapping[str, str],
+        epoch: int,
+        *,
+        cached: bool = True,
     ) -> None:
-        """Build one stage of a Dockerfile, without a network, every file as old as `epoch`, and tag it."""
-        words = ["build", "--target", target, "--tag", tag, "--file", str(dockerfile), "--network", "none"]
+        """Build one stage of a Dockerfile, without a network, every file as old as `epoch`, and tag it.
+
+        Without the builder's cache where another build's steps would fit: they would bring their own times along.
+        """
+        words = [
+            "build",
+            *([] if cached else ["--no-cache"]),
+            "--target",
+            target,
+            "--tag",
+            tag,
+            "--file",
+            str(dockerfile),
+            "--network",
+            "none",
+        ]
         for name, value in arguments.items():
             words += ["--build-arg", f"{name}={value}"]
         if self.program == "docker":
