@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument(
         "--run", type=Path, required=True, help="JSON document: until, pipeline_root, parameters, containers"
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that containers are removed
     document = json.loads(parser.parse_args().run.read_text(encoding="utf-8"))
     logging.basicConfig(level=logging.INFO)
     local.init(
@@ -42,8 +44,10 @@ def _runner(containers: dict[str, Any] | None) -> local.SubprocessRunner | local
     """Where components run: in processes beside this one, or in containers."""
     if containers is None:
         return local.SubprocessRunner(use_venv=False)
+    from pipelines.component_container import use_in_kfp
     from pipelines.containers import Containers, run_arguments
 
+    use_in_kfp()
     return local.DockerRunner(**run_arguments(Containers(**containers)))
 
 
