@@ -121,6 +121,8 @@ def head_command(
         "--include-dashboard", "true",
         "--dashboard-host", "127.0.0.1",
         "--dashboard-port", str(dashboard),
+        # Nobody uses it, but it cannot be left out, and where another Ray has its default port this one would end.
+        "--ray-client-server-port", str(free_port()),
     ]  # fmt: skip
 
 

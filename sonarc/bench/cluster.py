@@ -60,7 +60,7 @@ class Cluster:
         self._temporary = tempfile.mkdtemp(prefix="sonarc-ray-")
         self._head = self._launch(
             0, "head.log", "--head", "--port", str(port), "--include-dashboard", "false", "--num-cpus", str(self.cpus),
-            "--temp-dir", self._temporary,
+            "--temp-dir", self._temporary, "--ray-client-server-port", str(free_port()),
         )  # fmt: skip
         self.address = f"{self.host(0)[1]}:{port}"
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import httpx
 import pytest
 
-from pipelines.local_ray import ATTEMPTS, brought_up, wait_until_up
+from pipelines.local_ray import ATTEMPTS, brought_up, local_ray, wait_until_up
 from sonarc.contracts.errors import StageError
 from tests.loopback import serving
 
@@ -78,3 +82,15 @@ def test_a_head_that_has_ended_is_not_waited_for(tmp_path: Path) -> None:
 
     with pytest.raises(StageError, match="ended at once"):
         wait_until_up("http://127.0.0.1:9", "token", ended, tmp_path / "log")
+
+
+def test_a_ray_that_has_the_usual_ports_is_no_hindrance(tmp_path: Path) -> None:
+    """One of somebody else's has Ray's default port for its clients."""
+    with socket.socket() as other:
+        with contextlib.suppress(OSError):  # taken already, which will do as well
+            other.bind(("127.0.0.1", 10_001))
+            other.listen()
+        with local_ray(1, tmp_path / "ray.log") as ray:
+            time.sleep(3)  # a head whose part has ended notices within a second
+            token = {"Authorization": f"Bearer {ray.env['RAY_AUTH_TOKEN']}"}
+            assert httpx.get(f"{ray.address}/api/version", headers=token).status_code == 200
